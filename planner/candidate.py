@@ -1,0 +1,74 @@
+"""Candidate: a setup, priced. Recommendation: candidates ranked, and the rejected with the change that would help."""
+
+from typing import Any, Literal
+
+from vramplan.planner.device import Device
+from vramplan.planner.memory.budget import MemoryBudget
+from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.values import Value
+from vramplan.planner.workload import Workload
+
+Verdict = Literal["fits", "tight", "no"]
+OptionOrigin = Literal["given", "default", "derived"]
+
+
+class ResolvedOption(Value):
+    """One option as it was understood, and where it came from."""
+
+    name: str
+    value: Any
+    origin: OptionOrigin
+    flag: str
+    """The command-line flag that changes it."""
+    because: str | None = None
+
+
+class ProgramProvenance(Value):
+    """Which memory program answered, and what it was traced with."""
+
+    key: str
+    """Content hash of the program."""
+    origin: Literal["shipped", "cached", "traced"]
+    versions: dict[str, str]
+    """Libraries it was traced with."""
+    basis: str
+    """How well the answer is supported, in words."""
+
+
+class Candidate(Value):
+    """One setup on one model and device, with its price and verdict."""
+
+    model: str
+    total_params: int
+    trainable_params: int
+    setup: TrainingSetup
+    workload: Workload
+    device: Device | None
+    budget: MemoryBudget
+    verdict: Verdict | None
+    """None without a device, or where its kernels are unknown."""
+    verdict_reason: str
+    available_bytes: int | None
+    headroom_bytes: int | None
+    """available - high process bytes."""
+    runnable: bool
+    not_runnable_because: str | None = None
+    warnings: tuple[str, ...] = ()
+    provenance: ProgramProvenance
+
+
+class Rejected(Value):
+    """A setup that does not fit, the bytes it lacks, and the smallest change that would make it fit."""
+
+    candidate: Candidate
+    lacks_bytes: int
+    would_fit: str | None
+
+
+class Recommendation(Value):
+    """Ranked candidates, each with its reasons; the rejected with theirs."""
+
+    ranked: tuple[Candidate, ...]
+    reasons: tuple[tuple[str, ...], ...]
+    """reasons[i]: why ranked[i] stands where it stands."""
+    rejected: tuple[Rejected, ...]
