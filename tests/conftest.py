@@ -1,5 +1,6 @@
 """What every test may rely on: tests that need an absent extra or device are skipped, caches are never a person's."""
 
+import atexit
 import importlib.util
 import os
 import tempfile
@@ -10,6 +11,7 @@ import pytest
 
 _TRAIN_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 _CACHES = tempfile.TemporaryDirectory(prefix="vramplan-tests-")
+atexit.register(_CACHES.cleanup)
 
 # Before any import of the package: platformdirs and huggingface_hub read these once. Children inherit them.
 for _variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "HF_HOME"):
