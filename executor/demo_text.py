@@ -104,11 +104,11 @@ def read_corpus(folder: Path) -> Iterator[Pair]:
 
 
 def write_rows(pairs: Iterable[Pair], path: Path) -> None:
-    """Write pairs as JSON lines in the conversational prompt/completion format that TRL reads."""
+    """Write pairs as JSON lines of ``messages``: one question, one answer."""
     with path.open("w", encoding="utf-8") as file:
         for pair in pairs:
-            row = {
-                "prompt": [{"role": "user", "content": pair.prompt}],
-                "completion": [{"role": "assistant", "content": pair.completion}],
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            messages = [
+                {"role": "user", "content": pair.prompt},
+                {"role": "assistant", "content": pair.completion},
+            ]
+            file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")

@@ -84,8 +84,10 @@ def test_rows_are_written_as_one_user_turn_and_one_answer(corpus: Path, tmp_path
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 3
     assert rows[2] == {
-        "prompt": [{"role": "user", "content": "What is 7 times 8?"}],
-        "completion": [{"role": "assistant", "content": "56"}],
+        "messages": [
+            {"role": "user", "content": "What is 7 times 8?"},
+            {"role": "assistant", "content": "56"},
+        ]
     }
 
 
