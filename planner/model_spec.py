@@ -9,9 +9,11 @@ from pydantic import Field
 from vramplan.planner.dtypes import Dtype
 from vramplan.planner.values import Value
 
-ModuleKind = Literal["linear", "embedding", "norm", "conv", "experts", "other"]
+ModuleKind = Literal["linear", "linear_subclass", "embedding", "norm", "conv", "experts", "other"]
 """What holds the weight: ``linear`` is exactly ``torch.nn.Linear`` (what LoRA's all-linear and bitsandbytes
-look for), ``experts`` a fused mixture-of-experts parameter (never quantised by bitsandbytes)."""
+look for), ``linear_subclass`` a class derived from it (LoRA's all-linear takes it, bitsandbytes does not: Falcon),
+``conv`` a convolution or transformers' ``Conv1D`` (GPT-2: a linear layer stored (in, out), which both take, told by
+its two-dimensional weight), ``experts`` a fused mixture-of-experts parameter (never quantised by bitsandbytes)."""
 
 
 class Weight(Value):
@@ -76,6 +78,8 @@ class ModelSpec(Value):
     gated: bool | None = None
     published_params: int | None = None
     """Elements the published checkpoint holds, buffers and duplicates included, where known exactly."""
+    output_embedding: str | None = None
+    """The module that makes the logits (``lm_head``), tied or not: all-linear and bitsandbytes leave it alone."""
     provenance: Provenance
     context_length: int | None = Field(default=None)
 

@@ -1,0 +1,147 @@
+"""Find a model by what a person types, and search the catalogue.
+
+A text is, in this order: a folder (or its config.json), a catalogue id, alias or bare name, a Hub id.
+"""
+
+import difflib
+import os
+from functools import cache
+from pathlib import Path
+
+from vramplan.planner.adapters import catalogue
+from vramplan.planner.errors import UnknownModelError
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.values import Value
+
+RENAMED = {
+    "meta-llama/meta-llama-3.1-8b": "meta-llama/Llama-3.1-8B",
+    "meta-llama/meta-llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
+    "meta-llama/meta-llama-3.1-70b": "meta-llama/Llama-3.1-70B",
+    "meta-llama/meta-llama-3.1-70b-instruct": "meta-llama/Llama-3.1-70B-Instruct",
+    "meta-llama/meta-llama-3.1-405b": "meta-llama/Llama-3.1-405B",
+    "meta-llama/meta-llama-3.1-405b-instruct": "meta-llama/Llama-3.1-405B-Instruct",
+}
+"""Repositories the Hub redirects from a name they had before."""
+
+
+class ModelSummary(Value):
+    """One line of a model list."""
+
+    id: str
+    aliases: tuple[str, ...]
+    """Other repositories with the same architecture and parameter count."""
+    params: int
+    model_type: str
+    license: str | None
+    gated: bool | None
+    context_length: int | None
+
+
+def resolve_model(text: str, *, revision: str | None = None, online: bool = True) -> ModelSpec:
+    """The model a person means.
+
+    Args:
+        text: a folder holding config.json, a catalogue id, alias or bare name (case does not matter), or a Hub id.
+        revision: a branch, tag or commit; makes a name mean the Hub's model at that revision.
+        online: whether the Hub may be asked; ``HF_HUB_OFFLINE=1`` forbids it too.
+
+    Raises:
+        UnknownModelError: nothing has this name; the nearest names are offered.
+        BadConfigError: the folder's or repository's config.json or safetensors header is broken or absurd.
+        UnsupportedError: an architecture whose weights cannot be counted.
+        MissingExtraError: an architecture whose weights only transformers can count, and it is not installed.
+        HubError: the Hub did not give the model (missing, gated, offline, busy).
+    """
+    name = text.strip()
+    path = Path(name).expanduser()
+    if name and (path.is_dir() or path.name == "config.json"):
+        from vramplan.planner.adapters.folder import read_folder
+
+        return read_folder(path if path.is_dir() else path.parent)
+    found = _names().get(RENAMED.get(name.lower(), name).lower())
+    if found is not None and revision is None:
+        return catalogue.model_spec(*found)
+    repo_id = found[1] if found is not None else name
+    if _is_hub_id(repo_id) and online and (revision is not None or not _offline()):
+        from vramplan.planner.adapters.hub import read_hub
+
+        return read_hub(repo_id, revision=revision)
+    raise _unknown(name, online=online)
+
+
+def search_models(query: str, limit: int = 20) -> tuple[ModelSummary, ...]:
+    """Catalogue models matching every word of the query, best first; an empty query lists the catalogue by name."""
+    words = query.lower().split()
+    scored = [(score, entry.id.lower(), entry) for entry in catalogue.entries() if (score := _score(entry, words))]
+    scored.sort(key=lambda each: each[:2])
+    return tuple(_summary(entry) for _, _, entry in scored[:limit])
+
+
+def summary(name: str) -> ModelSummary | None:
+    """The catalogue line of a model under any of its names; None: not in the catalogue."""
+    found = _names().get(RENAMED.get(name.lower(), name).lower())
+    return _summary(found[0]) if found else None
+
+
+def _summary(entry: catalogue.Entry) -> ModelSummary:
+    return ModelSummary(**entry._asdict())
+
+
+def _score(entry: catalogue.Entry, words: list[str]) -> tuple[int, ...] | None:
+    """How well the words match, 0 best: whole name, its start, a word's start, inside, in an alias, the type."""
+    bare = entry.id.lower().rpartition("/")[2]
+    aliases = " ".join(entry.aliases).lower()
+    ranks: list[int] = []
+    for word in words:
+        if word in (bare, entry.id.lower()):
+            ranks.append(0)
+        elif bare.startswith(word) or entry.id.lower().startswith(word):
+            ranks.append(1)
+        elif any(part.startswith(word) for part in bare.replace("_", "-").split("-")):
+            ranks.append(2)
+        elif word in entry.id.lower():
+            ranks.append(3)
+        elif word in aliases:
+            ranks.append(4)
+        elif word in entry.model_type:
+            ranks.append(5)
+        else:
+            return None
+    return (max(ranks, default=0), sum(ranks))
+
+
+@cache
+def _names() -> dict[str, tuple[catalogue.Entry, str]]:
+    """Every lower-case name -> (entry, repository id). Whole names win over bare ones, ids over aliases."""
+    names: dict[str, tuple[catalogue.Entry, str]] = {}
+    ids = [(entry, entry.id) for entry in catalogue.entries()]
+    aliases = [(entry, alias) for entry in catalogue.entries() for alias in entry.aliases]
+    for entry, repo_id in ids + aliases:
+        names.setdefault(repo_id.lower(), (entry, repo_id))
+    for entry, repo_id in ids + aliases:
+        names.setdefault(repo_id.lower().rpartition("/")[2], (entry, repo_id))
+    return names
+
+
+def _is_hub_id(name: str) -> bool:
+    owner, slash, repository = name.partition("/")
+    return bool(owner and repository and slash) and "/" not in repository and not name.startswith((".", "~"))
+
+
+def _offline() -> bool:
+    return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in _OFFLINE_SWITCHES)
+
+
+_OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+"""What huggingface_hub itself reads (huggingface_hub/constants.py)."""
+
+
+def _unknown(name: str, *, online: bool) -> UnknownModelError:
+    shown = "".join(character if character.isprintable() else "?" for character in name)[:120]
+    nearest = difflib.get_close_matches(name.lower(), list(_names()), n=8, cutoff=0.5)
+    offered = list(dict.fromkeys(_names()[each][1] for each in nearest))[:3]
+    reason = "" if online and not _offline() else ", and the Hub was not asked (offline)"
+    return UnknownModelError(
+        f"no folder or catalogue model is called {shown!r}{reason}",
+        remedy=f"did you mean {', '.join(offered)}?" if offered else "see the catalogue: vramplan models",
+    )

@@ -1,0 +1,191 @@
+"""Every weight transformers would instantiate for a config, read off the class on the meta device: exact, no memory.
+
+Run as ``python -P -m vramplan.planner.trace.weights``: a config.json on stdin, one JSON object on stdout
+({"architecture", "config", "dtype", "output_embedding", "weights"}); on failure {"error"} and exit code 1.
+
+Which module holds a weight decides what a method may do to it:
+
+- bitsandbytes, through transformers, replaces a module when ``type(module) is nn.Linear`` or it is a transformers
+  ``Conv1D`` (transformers/integrations/bitsandbytes.py, replace_with_bnb_linear): type *identity*, so a subclass of
+  ``nn.Linear`` stays as it is.
+- PEFT's all-linear takes ``isinstance(module, (nn.Linear, Conv1D))`` but the output embedding
+  (peft/tuners/tuners_utils.py, _maybe_include_all_linear_layers).
+
+So ``linear`` means type identity, which both agree on, and ``linear_subclass`` what only PEFT takes; ``conv`` holds
+Conv1D (GPT-2), told from a real convolution by its two-dimensional weight, stored (in, out).
+"""
+
+import copy
+import json
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from vramplan.planner.dtypes import TORCH_NAMES, Dtype
+from vramplan.planner.model_spec import ModuleKind, Weight
+from vramplan.planner.weight_rows import rows_of
+
+
+def build_config(config: dict[str, Any]) -> Any:
+    """A transformers config from config.json's fields: the library's own defaults for the rest, never remote code."""
+    from transformers import AutoConfig
+
+    fields = {
+        key: value for key, value in config.items() if key not in ("model_type", "quantization_config", "auto_map")
+    }
+    return AutoConfig.for_model(
+        config["model_type"], **copy.deepcopy(fields)
+    )  # transformers edits rope_scaling in place
+
+
+def class_for(config: Any, architecture: str | None = None) -> Any:
+    """The transformers class: the one named, else the causal LM, seq2seq or image-text class, else the bare one."""
+    import transformers
+    from transformers.models.auto import modeling_auto as auto
+
+    if architecture and hasattr(transformers, architecture):
+        return getattr(transformers, architecture)
+    for mapping in (
+        auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+        auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+        auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        auto.MODEL_MAPPING,
+    ):
+        if type(config) in mapping:
+            found = mapping[type(config)]
+            return found[0] if isinstance(found, tuple) else found
+    raise LookupError(f"transformers has no model class for model_type {config.model_type}")
+
+
+def meta_model(config: Any, architecture: str | None = None) -> Any:
+    """The model on the meta device: shapes and modules, no memory."""
+    import torch
+
+    with torch.device("meta"):
+        return class_for(config, architecture)(config)
+
+
+def weights_on_meta(model: Any, dtype: Dtype) -> tuple[Weight, ...]:
+    """Every parameter of a model, tied ones once, as ``from_pretrained(dtype=...)`` would hold it.
+
+    Parameters the class keeps in fp32 (``_keep_in_fp32_modules_strict``, and for fp16 ``_keep_in_fp32_modules``) are.
+    """
+    kept = _kept_in_fp32(model, dtype)
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for name, parameter in model.named_parameters():
+        pattern, layer = _fold(name, model)
+        held: Dtype = "fp32" if kept and kept.search(name) else dtype
+        key = (pattern, tuple(parameter.shape), held, _module_kind(model, name, parameter))
+        layers = found.setdefault(key, [])
+        if layer is not None:
+            layers.append(layer)
+    return tuple(
+        Weight(name=pattern, shape=shape, dtype=held, module=kind, layers=tuple(sorted(layers)))
+        for (pattern, shape, held, kind), layers in found.items()
+    )
+
+
+def _kept_in_fp32(model: Any, dtype: Dtype) -> re.Pattern[str] | None:
+    names: list[str] = []
+    if dtype in ("fp16", "bf16"):
+        names += model._keep_in_fp32_modules_strict or ()
+    if dtype == "fp16":
+        names += model._keep_in_fp32_modules or ()
+    # The library matches a plan's key as whole dotted components of the parameter's name.
+    return re.compile("|".join(rf"(?:^|\.){name}(?:$|\.)" for name in names)) if names else None
+
+
+def _fold(name: str, model: Any) -> tuple[str, int | None]:
+    """Replace the index into the outermost ModuleList by ``{layer}``."""
+    from torch import nn
+
+    parts = name.split(".")
+    for at, part in enumerate(parts):
+        if part.isdigit() and isinstance(model.get_submodule(".".join(parts[:at])), nn.ModuleList):
+            return ".".join([*parts[:at], "{layer}", *parts[at + 1 :]]), int(part)
+    return name, None
+
+
+def _module_kind(model: Any, name: str, parameter: Any) -> ModuleKind:
+    from torch import nn
+    from torch.nn.modules.conv import _ConvNd
+    from transformers.pytorch_utils import Conv1D
+
+    owner = model.get_submodule(name.rpartition(".")[0])
+    title = type(owner).__name__
+    if type(owner) is nn.Linear:
+        return "linear"
+    if isinstance(owner, nn.Linear):
+        return "linear_subclass"
+    if isinstance(owner, (_ConvNd, Conv1D)):
+        return "conv"
+    if isinstance(owner, nn.Embedding):
+        return "embedding"
+    if "Experts" in title:
+        return "experts"
+    if "Norm" in title:
+        return "norm"
+    return "other"
+
+
+def output_embedding(model: Any) -> str | None:
+    """The name of the module that makes the logits; None for a bare encoder."""
+    module = model.get_output_embeddings()
+    return next((name for name, each in model.named_modules() if each is module), None) if module is not None else None
+
+
+def library_config(config: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """What config.json says, completed by the library's defaults for the fields of this architecture.
+
+    Fields every transformers config has and no shape depends on (token ids, label maps, output switches) stay only
+    when given.
+    """
+    from transformers import PreTrainedConfig
+
+    common = set(PreTrainedConfig().to_dict()) - {"tie_word_embeddings", "is_encoder_decoder", "model_type"}
+    return _complete(given, config.to_dict(), common)
+
+
+def _complete(given: dict[str, Any], resolved: dict[str, Any], common: Iterable[str]) -> dict[str, Any]:
+    whole = {key: value for key, value in resolved.items() if key not in common and not key.startswith("_")}
+    for key, value in given.items():
+        nested = whole.get(key)
+        if isinstance(value, dict) and isinstance(nested, dict):
+            whole[key] = _complete(value, nested, common)
+        else:
+            whole[key] = value
+    return whole
+
+
+def checkpoint_dtype(config: dict[str, Any]) -> Dtype:
+    """The dtype config.json names (``dtype``, or ``torch_dtype`` before transformers 5); fp32 when it names none."""
+    for fields in (config, config.get("text_config") or {}):
+        named = fields.get("dtype") or fields.get("torch_dtype")
+        if named:
+            return TORCH_NAMES.get(str(named).removeprefix("torch."), "fp32")
+    return "fp32"
+
+
+def main() -> int:
+    """Read a config on stdin, print its weights."""
+    given = json.load(sys.stdin)
+    try:
+        config = build_config(given)
+        model = meta_model(config)
+        dtype = checkpoint_dtype(given)
+        answer: dict[str, Any] = {
+            "architecture": type(model).__name__,
+            "config": library_config(config, given),
+            "dtype": dtype,
+            "output_embedding": output_embedding(model),
+            "weights": rows_of(weights_on_meta(model, dtype), dtype),
+        }
+    except Exception as problem:  # whatever a model class raises on a bad config is the answer
+        answer = {"error": f"{type(problem).__name__}: {problem}"}
+    print(json.dumps(answer, default=str))  # noqa: T201
+    return 1 if "error" in answer else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
