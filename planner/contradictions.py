@@ -1,0 +1,132 @@
+"""Options that cannot be meant together. Each is refused in one line, with the one thing to change."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vramplan.planner.errors import UsageError
+
+ADAPTER_OPTIONS = ("rank", "alpha", "target", "lora_dropout", "use_rslora", "use_dora", "adapter_dtype")
+"""Options that only a method with an adapter can have."""
+QUANT_OPTIONS = ("quant", "double_quant", "kbit_preparation")
+"""Options that only a quantised base can have."""
+_AT_LEAST_ONE = (
+    "rank",
+    "alpha",
+    "sequence_length",
+    "micro_batch",
+    "tokens_per_step",
+    "gradient_accumulation_steps",
+    "target_length",
+    "num_labels",
+    "gpus",
+    "nodes",
+    "max_steps",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+    "save_total_limit",
+)
+_RANGES = {
+    "lora_dropout": (0.0, 1.0, "from 0 up to, not including, 1"),
+    "valid_labels": (0.0, 1.0, "above 0 and at most 1"),
+}
+
+
+def flag_of(name: str) -> str:
+    """The command-line flag of an option.
+
+    >>> flag_of("sequence_length")
+    '--sequence-length'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
+def check_given(given: Mapping[str, Any]) -> None:
+    """Check the options a person gave, before anything is derived from them.
+
+    Raises:
+        UsageError: one value makes no sense, or two of them contradict each other.
+    """
+    _check_numbers(given)
+    _check_method(given)
+    _check_quant(given)
+    _check_loop(given)
+    if given.get("offload", "none") != "none" and given.get("sharding", "none") in ("none", "ddp"):
+        raise UsageError(
+            "--offload exists only with FSDP2 or ZeRO", remedy="leave --offload out, or choose --sharding fsdp or zero3"
+        )
+    if given.get("packing") and given.get("padding", "none") != "none":
+        raise UsageError(
+            "--packing fills every row, so there is nothing to pad", remedy="leave out --packing or --padding right"
+        )
+    if given.get("tokens_per_step") is not None and given.get("gradient_accumulation_steps") is not None:
+        raise UsageError(
+            "--tokens-per-step and --gradient-accumulation-steps both set the size of a step",
+            remedy="give one of the two",
+        )
+
+
+def _check_numbers(given: Mapping[str, Any]) -> None:
+    for name in _AT_LEAST_ONE:
+        value = given.get(name)
+        if value is not None and value < 1:
+            raise UsageError(f"{flag_of(name)} {value} is not possible", remedy=f"{flag_of(name)} is at least 1")
+    for name, (low, high, words) in _RANGES.items():
+        value = given.get(name)
+        if value is None:
+            continue
+        inside = low <= value < high if name == "lora_dropout" else low < value <= high
+        if not inside:
+            raise UsageError(f"{flag_of(name)} {value} is not possible", remedy=f"{flag_of(name)} is {words}")
+    for name in ("learning_rate", "num_train_epochs", "warmup_steps", "weight_decay", "max_grad_norm"):
+        value = given.get(name)
+        above_zero = name in ("learning_rate", "num_train_epochs")
+        if value is not None and not (math.isfinite(value) and (value > 0 or (value == 0 and not above_zero))):
+            words = "a finite number above 0" if above_zero else "a finite number of at least 0"
+            raise UsageError(f"{flag_of(name)} {value} is not possible", remedy=f"{flag_of(name)} is {words}")
+
+
+def _check_method(given: Mapping[str, Any]) -> None:
+    if given.get("method") != "full":
+        return
+    for name in ADAPTER_OPTIONS:
+        if given.get(name) not in (None, False, "auto"):
+            raise UsageError(
+                f"{flag_of(name)} belongs to an adapter, and --method full has none",
+                remedy=f"leave {flag_of(name)} out, or use --method lora",
+            )
+    if given.get("quant") is not None:
+        raise UsageError(
+            f"--quant {given['quant']} with --method full: quantised weights cannot be trained",
+            remedy="use --method qlora, or leave --quant out",
+        )
+
+
+def _check_quant(given: Mapping[str, Any]) -> None:
+    quantised = given.get("quant") is not None or given.get("method") == "qlora"
+    if not quantised and given.get("double_quant") is False:
+        raise UsageError(
+            "--no-double-quant belongs to a quantised base", remedy="add --method qlora, or leave --no-double-quant out"
+        )
+    if not quantised and given.get("kbit_preparation"):
+        raise UsageError(
+            "--kbit-preparation belongs to a quantised base",
+            remedy="add --method qlora, or leave --kbit-preparation out",
+        )
+
+
+def _check_loop(given: Mapping[str, Any]) -> None:
+    loop, loss = given.get("loop", "executor"), given.get("loss", "auto")
+    if given.get("task", "causal-lm") != "causal-lm":
+        return
+    if loop == "executor" and loss == "standard":
+        raise UsageError(
+            "--loss standard with --loop executor: our loop always runs trl's fused loss",
+            remedy="use --loss auto, or price another loop with --loop trainer",
+        )
+    if loop != "executor" and loss == "fused":
+        raise UsageError(
+            f"--loss fused with --loop {loop}: the fused loss is trl's, and that loop does not have it",
+            remedy="use --loss auto, or --loop executor",
+        )

@@ -1,0 +1,77 @@
+"""Which dtypes a setup runs in, from what the device can do.
+
+bf16 weights with bf16 autocast where the device has bf16; fp32 on a CPU, where bf16 is several times slower; on a GPU
+without bf16 (before Ampere) fp16 autocast with fp32 trainable weights, because a gradient scaler cannot unscale
+fp16 gradients (torch/amp/grad_scaler.py).
+"""
+
+from vramplan.planner.device import Device
+from vramplan.planner.errors import UsageError
+from vramplan.planner.picker import Picker
+from vramplan.planner.training_setup import Precision
+
+
+def resolve_precision(pick: Picker, kind: str, loop: str, device: Device | None) -> Precision:
+    """The three dtypes of a setup.
+
+    Args:
+        kind: the method's ``kind``.
+
+    Raises:
+        UsageError: the dtypes asked for contradict each other, the method or the device.
+    """
+    dtype, mixed, because = _defaults(kind, device)
+    if pick.given("dtype") == "fp16" and pick.given("mixed_precision") is None:
+        mixed, because = "fp16", "fp16 weights are trained under fp16 autocast"
+    precision = Precision(
+        dtype=pick.take("dtype", dtype, derived=because if dtype != "bf16" else None),
+        mixed_precision=pick.take("mixed_precision", mixed, derived=because if mixed != "bf16" else None),
+        adapter_dtype="fp32",
+    )
+    _check(precision, kind, device)
+    if kind == "full":
+        return precision
+    return precision.model_copy(update={"adapter_dtype": _adapter_dtype(pick, kind, loop, precision)})
+
+
+def _defaults(kind: str, device: Device | None) -> tuple[str, str, str | None]:
+    if device is not None and device.kind == "cpu":
+        return "fp32", "no", "bf16 is several times slower than fp32 on a CPU"
+    if device is not None and device.bf16_native is False:
+        return ("fp32" if kind == "full" else "fp16"), "fp16", f"{device.name} has no bf16"
+    return "bf16", "bf16", None
+
+
+def _adapter_dtype(pick: Picker, kind: str, loop: str, precision: Precision) -> str:
+    asked = pick.given("adapter_dtype")
+    if asked == "bf16" and precision.mixed_precision == "fp16":
+        raise UsageError(
+            "--adapter-dtype bf16 under fp16 autocast: a gradient scaler cannot unscale bf16 gradients",
+            remedy="use --adapter-dtype fp32",
+        )
+    if asked in ("fp32", "bf16"):
+        return str(pick.take("adapter_dtype", "fp32"))
+    if kind == "qlora" and loop == "executor" and precision.mixed_precision != "fp16":
+        return str(pick.settle("adapter_dtype", "bf16", "trl casts adapters on a quantised base to bf16"))
+    return str(pick.settle("adapter_dtype", "fp32", "PEFT keeps adapters in fp32"))
+
+
+def _check(precision: Precision, kind: str, device: Device | None) -> None:
+    dtypes = (precision.dtype, precision.mixed_precision)
+    if device is not None and device.kind == "cpu" and "fp16" in dtypes:
+        raise UsageError("fp16 is not trained on a CPU", remedy="use --dtype fp32")
+    if device is not None and device.bf16_native is False and "bf16" in dtypes:
+        raise UsageError(
+            f"{device.name} has no bf16", remedy="leave --dtype and --mixed-precision out: fp16 autocast is the default"
+        )
+    if set(dtypes) == {"fp16", "bf16"}:
+        raise UsageError(
+            f"--dtype {precision.dtype} with --mixed-precision {precision.mixed_precision}: "
+            "the two half precisions do not mix",
+            remedy="use the same one for both, or --dtype fp32",
+        )
+    if precision.dtype == "fp16" and kind == "full":
+        raise UsageError(
+            "--dtype fp16 with --method full: fp16 weights cannot be trained, their gradients cannot be unscaled",
+            remedy="use --dtype fp32 --mixed-precision fp16, or --dtype bf16",
+        )

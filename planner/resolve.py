@@ -1,0 +1,242 @@
+"""From the options a person gave to a complete setup: defaults, what is derived, and what is contradictory.
+
+Options have their command-line names with underscores (``sequence_length``, ``micro_batch``, ``rank`` ...); absent or
+None means not given. The defaults are the design's and each answer prints them with the flag that changes them.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from vramplan.planner.candidate import ResolvedOption
+from vramplan.planner.contradictions import ADAPTER_OPTIONS, QUANT_OPTIONS, check_given, flag_of
+from vramplan.planner.device import Device
+from vramplan.planner.errors import UnsupportedError, UsageError
+from vramplan.planner.methods import Full, Lora, Method, Qlora
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.picker import Picker
+from vramplan.planner.precision import resolve_precision
+from vramplan.planner.targets import check_targets
+from vramplan.planner.training_setup import TrainingRecipe, TrainingSetup
+from vramplan.planner.unpriced import refuse_unpriced
+from vramplan.planner.workload import Workload
+
+DEFAULT_SEQUENCE_LENGTH = 1024
+DEFAULT_SEQUENCES_PER_STEP = 16
+_FIELD_FLAGS = {"r": "--rank", "lora_alpha": "--alpha", "micro_batch_size": "--micro-batch"}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A complete setup, and every option of it with where it came from."""
+
+    workload: Workload
+    setup: TrainingSetup
+    recipe: TrainingRecipe
+    options: tuple[ResolvedOption, ...]
+
+
+def resolve(
+    given: Mapping[str, Any], model: ModelSpec, device: Device | None, *, num_examples: int | None = None
+) -> Resolved:
+    """Fill in everything that was not given.
+
+    Args:
+        num_examples: rows of the training file, where there is one.
+
+    Raises:
+        UsageError: an option makes no sense, or contradicts another, the model or the device.
+        UnsupportedError: an option, or the model's checkpoint, is understood but not priced yet.
+    """
+    given = _normal(given)
+    check_given(given)
+    refuse_unpriced(given)
+    _check_model(model)
+    pick = Picker(given)
+    try:
+        return _resolve(pick, model, device, num_examples)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][-1]) if first["loc"] else ""
+        raise UsageError(
+            f"{_FIELD_FLAGS.get(field, flag_of(field))} {str(first['input'])[:40]} is not possible: {first['msg']}"
+        ) from error
+
+
+def given_for_method(given: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """The same wishes for one of several methods: what only another method can have is left out."""
+    dropped: tuple[str, ...] = ADAPTER_OPTIONS + QUANT_OPTIONS if method == "full" else ()
+    if method == "lora":
+        dropped = QUANT_OPTIONS
+    kept = {name: value for name, value in given.items() if name not in dropped}
+    return kept | {"method": method}
+
+
+def slug(model: ModelSpec, method: Method) -> str:
+    """A folder name for runs of a model by a method.
+
+    >>> re.sub(r"[^a-z0-9.]+", "-", "Llama 3.1/8B".lower())
+    'llama-3.1-8b'
+    """
+    name = re.sub(r"[^a-z0-9.]+", "-", model.repo_id.rpartition("/")[2].lower()).strip("-.") or "model"
+    rank = "" if isinstance(method, Full) else f"-r{method.r}"
+    return f"{name[:80]}-{method.kind}{rank}"
+
+
+def _normal(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Only what was given, the method under its own name: ``bottleneck`` is ``adapter``, quantised LoRA is QLoRA."""
+    normal = {name: value for name, value in given.items() if value is not None}
+    if normal.get("method") == "bottleneck":
+        normal["method"] = "adapter"
+    if "quant" in normal and normal.get("method", "lora") == "lora":
+        normal["method"] = "qlora"
+    return normal
+
+
+def _check_model(model: ModelSpec) -> None:
+    if model.quantization is not None:
+        raise UnsupportedError(
+            f"{model.repo_id} is already quantised with {model.quantization}, which is not priced yet",
+            remedy="price the original, unquantised model: --method qlora quantises it while loading",
+        )
+
+
+def _resolve(pick: Picker, model: ModelSpec, device: Device | None, num_examples: int | None) -> Resolved:
+    method = _method(pick, model)
+    if isinstance(method, Qlora) and device is not None and device.bnb_4bit is False:
+        raise UnsupportedError(f"{device.name} has no 4-bit kernels in bitsandbytes", remedy="use --method lora")
+    sequence_length = _sequence_length(pick, model)
+    micro_batch, accumulation = _step(pick, sequence_length)
+    loop = pick.take("loop", "executor")
+    epochs = pick.take("num_train_epochs", 1.0)
+    workload = Workload(
+        task=pick.take("task", "causal-lm"),
+        sequence_length=sequence_length,
+        sequences_per_step=micro_batch * accumulation,
+        valid_label_fraction=pick.take("valid_labels", 1.0),
+        num_examples=num_examples,
+        num_train_epochs=epochs,
+    )
+    setup = TrainingSetup(
+        method=method,
+        precision=resolve_precision(pick, method.kind, loop, device),
+        optimizer=pick.take("optimizer", "adamw_torch_fused"),
+        micro_batch_size=micro_batch,
+        gradient_accumulation_steps=accumulation,
+        gradient_checkpointing=pick.take("gradient_checkpointing", True),
+        attention=_attention(pick, device),
+        loss=_loss(pick, loop, workload),
+        loop=loop,
+        padding=pick.take("padding", "none"),
+        packing=pick.take("packing", False),
+        kbit_preparation=pick.take("kbit_preparation", False),
+        alloc_conf=_alloc_conf(pick, loop, device),
+    )
+    return Resolved(workload, setup, _recipe(pick, model, method, epochs), tuple(pick.options))
+
+
+def _method(pick: Picker, model: ModelSpec) -> Method:
+    kind = pick.take("method", "lora", because="start with an adapter; compare with vramplan recommend")
+    if kind == "full":
+        return Full()
+    targets = pick.take("target", "all-linear")
+    if targets != "all-linear":
+        targets = tuple(name.strip() for name in targets.split(","))
+    check_targets(targets, model)
+    low_rank: dict[str, Any] = {
+        "r": pick.take("rank", 16),
+        "lora_alpha": pick.take("alpha", 32),
+        "lora_dropout": pick.take("lora_dropout", 0.0),
+        "target_modules": targets,
+        "use_rslora": pick.take("use_rslora", False),
+        "use_dora": pick.take("use_dora", False),
+    }
+    if kind == "lora":
+        return Lora(**low_rank)
+    return Qlora(**low_rank, quant=pick.take("quant", "nf4"), double_quant=pick.take("double_quant", True))
+
+
+def _sequence_length(pick: Picker, model: ModelSpec) -> int:
+    limit = model.context_length
+    asked = pick.given("sequence_length")
+    if asked is not None and limit is not None and asked > limit:
+        raise UsageError(
+            f"--sequence-length {asked} is beyond the {limit} tokens {model.repo_id} is made for",
+            remedy=f"use --sequence-length {limit} or less",
+        )
+    if limit is not None and limit < DEFAULT_SEQUENCE_LENGTH:
+        return int(pick.take("sequence_length", limit, derived="the model's limit"))
+    return int(pick.take("sequence_length", DEFAULT_SEQUENCE_LENGTH))
+
+
+def _step(pick: Picker, sequence_length: int) -> tuple[int, int]:
+    """Micro batch and accumulation, so that a step holds the sequences (or tokens) asked for."""
+    micro_batch = int(pick.take("micro_batch", 1))
+    accumulation = pick.given("gradient_accumulation_steps")
+    if accumulation is not None:
+        pick.take("gradient_accumulation_steps", accumulation)
+        pick.settle("sequences_per_step", micro_batch * accumulation, f"{micro_batch} x {accumulation}")
+        return micro_batch, int(accumulation)
+    tokens = pick.given("tokens_per_step")
+    wanted = DEFAULT_SEQUENCES_PER_STEP
+    if tokens is not None:
+        wanted = max(1, (pick.take("tokens_per_step", tokens) + sequence_length // 2) // sequence_length)
+    accumulation = -(-wanted // micro_batch)
+    because = f"{wanted} sequences a step / micro batch {micro_batch}"
+    pick.settle("gradient_accumulation_steps", accumulation, because)
+    if tokens is None and micro_batch * accumulation == wanted:
+        pick.take("sequences_per_step", wanted)
+    else:
+        pick.settle("sequences_per_step", micro_batch * accumulation, f"{micro_batch} x {accumulation}")
+    return micro_batch, accumulation
+
+
+def _attention(pick: Picker, device: Device | None) -> str:
+    attention = str(pick.take("attention", "sdpa"))
+    without = device is not None and (device.kind == "cpu" or device.flash_attention_2 is False)
+    if attention == "flash_attention_2" and device is not None and without:
+        raise UsageError(f"{device.name} has no FlashAttention 2", remedy="use --attention sdpa")
+    return attention
+
+
+def _loss(pick: Picker, loop: str, workload: Workload) -> str:
+    if pick.given("loss") not in (None, "auto"):
+        return str(pick.take("loss", "standard"))
+    if workload.task == "causal-lm" and loop == "executor":
+        return str(pick.settle("loss", "fused", "what trl's trainer runs"))
+    return str(pick.settle("loss", "standard", f"what the {loop} loop runs"))
+
+
+def _alloc_conf(pick: Picker, loop: str, device: Device | None) -> str:
+    if loop == "executor" and (device is None or device.kind != "cpu"):
+        return str(pick.take("alloc_conf", "expandable_segments:True", because="what our executor sets"))
+    reason = "a CPU has no caching allocator" if loop == "executor" else f"the {loop} loop sets none"
+    return str(pick.take("alloc_conf", "", derived=reason))
+
+
+def _recipe(pick: Picker, model: ModelSpec, method: Method, epochs: float) -> TrainingRecipe:
+    if isinstance(method, Full):
+        rate, source = 2e-5, "trl's SFTConfig, full fine-tuning"
+    else:
+        rate, source = 2e-4, "QLoRA, arXiv:2305.14314, table 9"
+    return TrainingRecipe(
+        learning_rate=pick.take("learning_rate", rate, because=source),
+        lr_scheduler_type=pick.take("lr_scheduler_type", "linear"),
+        warmup_steps=pick.take("warmup_steps", 0.0),
+        weight_decay=pick.take("weight_decay", 0.0),
+        max_grad_norm=pick.take("max_grad_norm", 1.0),
+        num_train_epochs=epochs,
+        max_steps=pick.take("max_steps", None),
+        seed=pick.take("seed", 42),
+        logging_steps=pick.take("logging_steps", 1),
+        eval_steps=pick.take("eval_steps", None),
+        save_steps=pick.take("save_steps", None),
+        save_total_limit=pick.take("save_total_limit", 2),
+        output_dir=pick.take("output_dir", f"runs/{slug(model, method)}", derived="model and method"),
+        data=pick.take("data", None),
+        eval_data=pick.take("eval_data", None),
+        completion_only=pick.take("completion_only", True),
+    )

@@ -1,0 +1,50 @@
+"""What is understood but has no budget yet, refused by name. A row leaves this table when its budget arrives."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from vramplan.planner.errors import UnsupportedError
+
+
+class Unpriced(NamedTuple):
+    """One value of one option (``value`` None: any value but ``except_for``), and what to use meanwhile."""
+
+    option: str
+    value: str | None
+    remedy: str
+    except_for: Any = None
+
+
+_PRICED_METHODS = "priced methods: --method full, lora or qlora"
+_ONE_DEVICE = "price one device: leave --gpus, --nodes, --sharding and --offload out"
+
+UNPRICED: tuple[Unpriced, ...] = (
+    *(
+        Unpriced("method", name, _PRICED_METHODS)
+        for name in ("adapter", "prefix", "prompt", "ptuning", "ia3", "bitfit", "layerwise", "two-stage")
+    ),
+    Unpriced("task", None, "use --task causal-lm", "causal-lm"),
+    Unpriced("quant", "int8", "use --quant nf4"),
+    Unpriced("loss", "liger", "use --loss auto"),
+    Unpriced("gpus", None, _ONE_DEVICE, 1),
+    Unpriced("nodes", None, _ONE_DEVICE, 1),
+    Unpriced("sharding", None, _ONE_DEVICE, "none"),
+    Unpriced("offload", None, _ONE_DEVICE, "none"),
+    *(
+        Unpriced(name, None, _PRICED_METHODS)
+        for name in ("virtual_tokens", "adapter_kind", "bottleneck_size", "target_length", "num_labels")
+    ),
+)
+
+
+def refuse_unpriced(given: Mapping[str, Any]) -> None:
+    """Stop at the first option whose memory nobody has counted yet.
+
+    Raises:
+        UnsupportedError: naming the option and its value.
+    """
+    for row in UNPRICED:
+        value = given.get(row.option)
+        if value is None or (row.value is not None and value != row.value) or value == row.except_for:
+            continue
+        raise UnsupportedError(f"--{row.option.replace('_', '-')} {value} is not priced yet", remedy=row.remedy)
