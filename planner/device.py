@@ -5,7 +5,7 @@ from typing import Literal
 
 from vramplan.planner.values import Value
 
-DeviceKind = Literal["cuda", "rocm", "mps", "xpu", "tpu", "cpu"]
+DeviceKind = Literal["cuda", "rocm", "mps", "xpu", "hpu", "tpu", "cpu"]
 Route = Literal["cuda", "cpu"]
 """Which implementation of each operation runs, so which temporaries exist."""
 
@@ -80,7 +80,7 @@ class Device(Value):
 
     @property
     def route(self) -> Route | None:
-        """Which memory programs apply; None where the kernels are not known (mps, xpu, tpu)."""
+        """Which memory programs apply; None where the kernels are not known (mps, xpu, hpu, tpu)."""
         if self.kind in ("cuda", "rocm"):
             return "cuda"
         return "cpu" if self.kind == "cpu" else None
