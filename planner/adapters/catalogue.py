@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vramplan.planner.errors import UnsupportedError
-from vramplan.planner.model_spec import ModelSpec, Provenance, Weight
+from vramplan.planner.model_spec import ModelSpec, ModuleKind, Provenance, Weight
 from vramplan.planner.weight_rows import weights_of
 
 FOLDER = Path(__file__).resolve().parent.parent / "catalogue"
@@ -76,6 +76,21 @@ def architectures() -> dict[str, Any]:
     """model_type -> {"architecture", "defaults"} for every type transformers has a class of its own for."""
     found: dict[str, Any] = json.loads(lzma.decompress((FOLDER / "architectures.json.xz").read_bytes()))["types"]
     return found
+
+
+def module_kinds(model_type: str) -> dict[str, ModuleKind]:
+    """What holds each weight in the catalogue's models of a family, by ``kind_key``; empty: no such family."""
+    members = _family(model_type) if model_type in _index()["streams"] else ()
+    return {kind_key(weight.name): weight.module for member in members for weight in weights_of_record(member)}
+
+
+def kind_key(name: str) -> str:
+    """A weight's name without what checkpoints and classes prefix differently.
+
+    >>> kind_key("transformer.h.{layer}.attn.c_attn.weight"), kind_key("transformer.wte.weight")
+    ('attn.c_attn.weight', 'wte.weight')
+    """
+    return name.partition("{layer}.")[2] or ".".join(name.split(".")[-2:])
 
 
 def weights_of_record(record: dict[str, Any]) -> tuple[Weight, ...]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vramplan.planner.adapters import catalogue
+from vramplan.planner.config_defaults import checkpoint_dtype
 from vramplan.planner.model_spec import Weight
 from vramplan.planner.trace import weights as meta
 from vramplan.planner.weight_rows import rows_of
@@ -89,7 +90,7 @@ def kept_facts(fact: dict[str, Any]) -> dict[str, Any]:
 def record_of(fact: dict[str, Any]) -> dict[str, Any]:
     """One catalogue record: the facts, the config completed by the library, and the weights."""
     given = {**fact["config"], **(fact["validated_as"] or {})}
-    record: dict[str, Any] = {"facts": fact, "dtype": meta.checkpoint_dtype(given)}
+    record: dict[str, Any] = {"facts": fact, "dtype": checkpoint_dtype(given)}
     if fact["counted_class"] is None:
         return {**record, "config": given, "weights": []}
     config = meta.build_config(given)

@@ -22,7 +22,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from vramplan.planner.dtypes import TORCH_NAMES, Dtype
+from vramplan.planner.config_defaults import checkpoint_dtype
+from vramplan.planner.dtypes import Dtype
 from vramplan.planner.model_spec import ModuleKind, Weight
 from vramplan.planner.weight_rows import rows_of
 
@@ -40,22 +41,40 @@ def build_config(config: dict[str, Any]) -> Any:
 
 
 def class_for(config: Any, architecture: str | None = None) -> Any:
-    """The transformers class: the one named, else the causal LM, seq2seq or image-text class, else the bare one."""
+    """The transformers class to count.
+
+    The one named, when transformers has it; a bare encoder for the encoder families, whose heads a task chooses;
+    else the causal LM, seq2seq or image-text class.
+    """
     import transformers
     from transformers.models.auto import modeling_auto as auto
 
     if architecture and hasattr(transformers, architecture):
         return getattr(transformers, architecture)
-    for mapping in (
+    kind = type(config)
+    generates = config.is_encoder_decoder or getattr(config, "is_decoder", False)
+    mappings = [
         auto.MODEL_FOR_CAUSAL_LM_MAPPING,
         auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
         auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
         auto.MODEL_MAPPING,
-    ):
-        if type(config) in mapping:
-            found = mapping[type(config)]
+    ]
+    if generates:
+        mappings[:2] = reversed(mappings[:2])
+    elif kind in auto.MODEL_FOR_MASKED_LM_MAPPING:
+        mappings = mappings[-1:]
+    for mapping in mappings:
+        if kind in mapping:
+            found = mapping[kind]
             return found[0] if isinstance(found, tuple) else found
     raise LookupError(f"transformers has no model class for model_type {config.model_type}")
+
+
+def generating_class(config: dict[str, Any]) -> str | None:
+    """The class config.json names, when it is one that generates; task heads of other kinds are chosen elsewhere."""
+    named = (config.get("architectures") or [None])[0]
+    endings = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+    return named if isinstance(named, str) and named.endswith(endings) else None
 
 
 def meta_model(config: Any, architecture: str | None = None) -> Any:
@@ -139,7 +158,7 @@ def library_config(config: Any, given: dict[str, Any]) -> dict[str, Any]:
     """What config.json says, completed by the library's defaults for the fields of this architecture.
 
     Fields every transformers config has and no shape depends on (token ids, label maps, output switches) stay only
-    when given.
+    when given. A field given but resolved to None is off (``sliding_window`` without ``use_sliding_window``).
     """
     from transformers import PreTrainedConfig
 
@@ -153,18 +172,9 @@ def _complete(given: dict[str, Any], resolved: dict[str, Any], common: Iterable[
         nested = whole.get(key)
         if isinstance(value, dict) and isinstance(nested, dict):
             whole[key] = _complete(value, nested, common)
-        else:
+        elif key not in whole or nested is not None:
             whole[key] = value
     return whole
-
-
-def checkpoint_dtype(config: dict[str, Any]) -> Dtype:
-    """The dtype config.json names (``dtype``, or ``torch_dtype`` before transformers 5); fp32 when it names none."""
-    for fields in (config, config.get("text_config") or {}):
-        named = fields.get("dtype") or fields.get("torch_dtype")
-        if named:
-            return TORCH_NAMES.get(str(named).removeprefix("torch."), "fp32")
-    return "fp32"
 
 
 def main() -> int:
@@ -172,7 +182,7 @@ def main() -> int:
     given = json.load(sys.stdin)
     try:
         config = build_config(given)
-        model = meta_model(config)
+        model = meta_model(config, generating_class(given))
         dtype = checkpoint_dtype(given)
         answer: dict[str, Any] = {
             "architecture": type(model).__name__,

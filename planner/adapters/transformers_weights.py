@@ -1,0 +1,56 @@
+"""Ask the installed transformers what a config instantiates: in a child process, so torch never enters this one."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from vramplan.planner.errors import BadConfigError, MissingExtraError, UnsupportedError
+
+TIMEOUT_SECONDS = 300
+"""Importing torch and transformers takes seconds, on a slow disk minutes."""
+
+
+def transformers_installed() -> bool:
+    """Whether the train extra's libraries are there, without importing them."""
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
+
+
+def ask_transformers(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """{"architecture", "config", "dtype", "output_embedding", "weights"} for a config, as trace.weights prints it.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        BadConfigError: transformers refuses the config.
+        UnsupportedError: transformers gave no answer.
+    """
+    if not transformers_installed():
+        raise MissingExtraError(
+            f"counting the weights of {config['model_type'][:60]!r} needs transformers, which is not installed",
+            remedy="pip install 'vramplan[train]'",
+        )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    try:
+        child = subprocess.run(
+            [sys.executable, "-P", "-m", "vramplan.planner.trace.weights"],
+            input=json.dumps(config),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            env=environment,
+            check=False,
+        )
+        answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    except (subprocess.TimeoutExpired, ValueError, IndexError):
+        raise UnsupportedError(
+            f"transformers gave no answer about {where}",
+            remedy="check the installation: python -m vramplan.planner.trace.weights < config.json",
+        ) from None
+    if "error" in answer:
+        raise BadConfigError(
+            f"transformers cannot build {where}: {answer['error'].splitlines()[0][:200]}",
+            remedy="check the config's fields against the model's documentation",
+        )
+    return answer

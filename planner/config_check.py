@@ -1,0 +1,137 @@
+"""Is a config.json one we can count from? Every size it names must be a whole number within reason.
+
+The bounds are far above any published model; they stop a broken or hostile file from becoming a huge figure.
+"""
+
+import json
+from typing import Any
+
+from vramplan.planner.errors import BadConfigError
+
+MAX_FILE_BYTES = 10_000_000
+MAX_DEPTH = 32
+BOUNDS = {
+    "hidden_size": 1_000_000,
+    "intermediate_size": 10_000_000,
+    "num_hidden_layers": 10_000,
+    "num_attention_heads": 100_000,
+    "num_key_value_heads": 100_000,
+    "head_dim": 100_000,
+    "vocab_size": 10_000_000,
+    "max_position_embeddings": 1_000_000_000,
+    "num_experts": 100_000,
+    "num_local_experts": 100_000,
+    "n_routed_experts": 100_000,
+    "moe_intermediate_size": 10_000_000,
+    "d_model": 1_000_000,
+    "d_ff": 10_000_000,
+    "d_kv": 100_000,
+    "num_layers": 10_000,
+    "num_decoder_layers": 10_000,
+    "encoder_layers": 10_000,
+    "decoder_layers": 10_000,
+    "encoder_ffn_dim": 10_000_000,
+    "decoder_ffn_dim": 10_000_000,
+    "n_embd": 1_000_000,
+    "n_layer": 10_000,
+    "n_head": 100_000,
+    "n_inner": 10_000_000,
+    "n_positions": 1_000_000_000,
+    "dim": 1_000_000,
+    "hidden_dim": 10_000_000,
+    "ffn_dim": 10_000_000,
+    "n_layers": 10_000,
+    "n_heads": 100_000,
+}
+"""Largest value of each size, under every name the supported architectures give it."""
+
+OPTIONAL = frozenset({"num_key_value_heads", "head_dim", "n_inner"})
+"""Sizes that may be null: derived from the others."""
+
+
+def parse_config(content: bytes, where: str) -> dict[str, Any]:
+    """config.json's content as an object whose sizes make sense.
+
+    Args:
+        content: the file as it is.
+        where: the file's name, for the error.
+
+    Raises:
+        BadConfigError: too large, not JSON, not an object, too deep, no model_type, or a size out of bounds.
+    """
+    if len(content) > MAX_FILE_BYTES:
+        raise _bad(where, f"is larger than {MAX_FILE_BYTES // 10**6} MB, so it is no model config")
+    try:
+        config = json.loads(content, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise _bad(where, "is nested too deeply") from None
+    except ValueError as problem:
+        raise _bad(where, f"is not JSON: {str(problem)[:120]}") from None
+    if not isinstance(config, dict):
+        raise _bad(where, "is not a JSON object")
+    if _depth(config, MAX_DEPTH) > MAX_DEPTH:
+        raise _bad(where, f"is nested more than {MAX_DEPTH} levels deep")
+    check_sizes(config, where)
+    return config
+
+
+def check_sizes(config: dict[str, Any], where: str) -> None:
+    """Refuse a config without a model_type or with a size that is no positive whole number in bounds.
+
+    Raises:
+        BadConfigError: naming the field, its value and the bound.
+    """
+    if not isinstance(config.get("model_type"), str) or not config["model_type"]:
+        raise _bad(where, "has no model_type, so its architecture is unknown")
+    parts = [("", config)]
+    parts += [(f"{name}.", part) for name, part in config.items() if isinstance(part, dict) and "config" in name]
+    for prefix, fields in parts:
+        for name, bound in BOUNDS.items():
+            if name in fields and not (fields[name] is None and name in OPTIONAL):
+                _check_size(f"{prefix}{name}", fields[name], bound, where)
+    _check_heads(config, where)
+
+
+def require(config: dict[str, Any], names: tuple[str, ...], where: str) -> None:
+    """Refuse a config that leaves out a size its family cannot do without.
+
+    Raises:
+        BadConfigError: naming the field.
+    """
+    for name in names:
+        if config.get(name) is None:
+            raise _bad(where, f"has no {name}, which {config['model_type'][:60]!r} needs")
+
+
+def _check_size(name: str, value: Any, bound: int, where: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _bad(where, f"has {name} = {str(value)[:40]!r}, which is not a whole number")
+    if not 1 <= value <= bound:
+        raise _bad(where, f"has {name} = {str(value)[:40]}; it must be between 1 and {bound:,}")
+
+
+def _check_heads(config: dict[str, Any], where: str) -> None:
+    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    keys = config.get("num_key_value_heads")
+    if hidden and heads and config.get("head_dim") is None and hidden % heads:
+        raise _bad(where, f"has hidden_size {hidden}, which does not divide into {heads} attention heads")
+    if heads and keys and heads % keys:
+        raise _bad(where, f"has {heads} attention heads, which do not divide over {keys} key/value heads")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _depth(value: Any, limit: int) -> int:
+    """How deeply values nest; stops counting just past the limit."""
+    level, depth = [value], 0
+    while level and depth <= limit:
+        depth += 1
+        inner = [each for each in level if isinstance(each, (dict, list))]
+        level = [part for each in inner for part in (each.values() if isinstance(each, dict) else each)]
+    return depth
+
+
+def _bad(where: str, what: str) -> BadConfigError:
+    return BadConfigError(f"{where} {what}", remedy="check the file, or download config.json from the Hub again")
