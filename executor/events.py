@@ -93,6 +93,8 @@ class Failed(Value):
     message: str
     remedy: str | None = None
     phase: PhaseName | None = None
+    interrupted: bool = False
+    """Somebody stopped it; nothing went wrong."""
 
 
 class Finished(Value):

@@ -29,6 +29,9 @@ class RunReport(Value):
     packages: dict[str, str]
     measured_by: str
     """How the bytes were obtained, in words."""
+    measured_shape: dict[str, int] | None = None
+    """The measured step's real batch: micro_batch_size, sequence_length, valid_labels, padding_tokens (of one micro
+    batch) and gradient_accumulation_steps. Bytes compare with the plan only where these agree with it."""
     static: dict[Component, int]
     """Static bytes counted on the live modules: weights, adapter, gradients, optimizer ..."""
     phases: tuple[MeasuredPhase, ...]

@@ -1,0 +1,184 @@
+"""The checks of a preflight, one function each: look at one thing, say what was found and what would mend it."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from vramplan.executor.lock import run_lock
+from vramplan.executor.packages import TRAIN_PACKAGES
+from vramplan.executor.rows import read_rows
+from vramplan.executor.saved_size import checkpoint_bytes, final_bytes
+from vramplan.executor.static_check import planned_bytes
+from vramplan.executor.supported import check_supported
+from vramplan.planner.device import Device
+from vramplan.planner.errors import VramplanError
+from vramplan.planner.plan import Drift, Plan
+from vramplan.planner.plan_hash import sha256_of
+from vramplan.planner.units import format_bytes
+from vramplan.planner.values import Value
+
+
+class Check(Value):
+    """One thing that was looked at."""
+
+    name: str
+    verdict: Literal["ok", "warns", "blocks"]
+    found: str
+    remedy: str | None = None
+
+
+def supported(plan: Plan) -> Check:
+    """The plan asks only for what the executor runs."""
+    try:
+        check_supported(plan)
+    except VramplanError as error:
+        return _blocks("setup", error.message, error.remedy)
+    method = plan.setup.method.kind
+    return _ok("setup", f"{method}, {plan.setup.precision.dtype}, {plan.setup.optimizer}")
+
+
+def training_libraries(plan: Plan, packages: Mapping[str, str]) -> Check:
+    """The train extra is installed, with a torch that can use the planned device."""
+    missing = [name for name in TRAIN_PACKAGES if name not in packages]
+    if missing:
+        return _blocks("libraries", f"not installed: {', '.join(missing)}", 'pip install "vramplan[train]"')
+    on_gpu = plan.device is None or plan.device.kind in ("cuda", "rocm")
+    if on_gpu and packages["torch"].endswith("+cpu"):
+        remedy = "install a CUDA build of torch, or plan with --device cpu"
+        return _blocks("libraries", f"torch {packages['torch']} cannot use a GPU", remedy)
+    return _ok("libraries", ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers", "peft", "trl")))
+
+
+def drifted(drift: Drift, allow: Collection[str]) -> Check:
+    """A difference between the plan and the world; one that blocks only warns once its name is accepted."""
+    found = f"planned {drift.planned}, found {drift.found}"
+    if drift.severity == "blocks" and drift.what not in allow:
+        return _blocks(drift.what, found, drift.remedy)
+    return Check(name=drift.what, verdict="warns", found=found, remedy=drift.remedy)
+
+
+def memory(plan: Plan, device: Device | None, allow: Collection[str]) -> Check:
+    """The device has the planned bytes free now: the upper bound, or (when accepted by name) the estimate."""
+    if device is None:
+        wanted = plan.device.name if plan.device else "a CUDA device"
+        return _blocks("memory", f"planned for {wanted}; no such device here", "plan again for what `devices` lists")
+    high_bytes, estimate_bytes = plan.budget.high_process_bytes, plan.budget.process_bytes
+    free = f"{format_bytes(device.available_bytes)} free on {device.name}"
+    found = f"needs up to {format_bytes(high_bytes)}, {free}"
+    if high_bytes <= device.available_bytes:
+        return _ok("memory", found)
+    holders = ", ".join(f"{holder.name or 'process'} {holder.pid}" for holder in device.holders)
+    remedy = f"free it (held by {holders})" if holders else "free some, or plan a smaller setup"
+    if estimate_bytes > device.available_bytes:
+        return _blocks("memory", f"needs {format_bytes(estimate_bytes)}, {free}", remedy)
+    if "memory" not in allow:
+        return _blocks("memory", f"tight: {found}", f"{remedy}; or accept the risk with --allow-drift memory")
+    return Check(name="memory", verdict="warns", found=f"tight, accepted: {found}", remedy=remedy)
+
+
+def host_memory(plan: Plan) -> Check:
+    """Host memory for loading: the weights pass through it on their way to a GPU."""
+    free_bytes = psutil.virtual_memory().available
+    on_cpu = plan.device is not None and plan.device.kind == "cpu"
+    needed_bytes = plan.budget.process_bytes if on_cpu else planned_bytes(plan.budget, "weights")
+    found = f"{format_bytes(free_bytes)} free, up to {format_bytes(needed_bytes)} needed"
+    if needed_bytes <= free_bytes:
+        return _ok("host memory", found)
+    return Check(name="host memory", verdict="warns", found=found, remedy="close other programs before the run")
+
+
+def disk(plan: Plan) -> Check:
+    """Room for the final weights and for as many checkpoints as are kept, one more while the next is written."""
+    kept = plan.recipe.save_total_limit + 1 if plan.recipe.save_steps else 0
+    needed_bytes = final_bytes(plan) + kept * checkpoint_bytes(plan)
+    free_bytes = shutil.disk_usage(_existing(Path(plan.recipe.output_dir))).free
+    found = f"needs {format_bytes(needed_bytes)} ({kept} checkpoints and the result), {format_bytes(free_bytes)} free"
+    if needed_bytes <= free_bytes:
+        return _ok("disk", found)
+    return _blocks("disk", found, "free some space, or re-plan with another --output-dir or fewer checkpoints")
+
+
+def model(plan: Plan) -> Check:
+    """A local model is where it was, with the config it had, in safetensors."""
+    if plan.model.path is None:
+        revision = plan.model.revision
+        if revision is None:
+            return Check(name="model", verdict="warns", found=f"{plan.model.repo_id} at no fixed revision")
+        return _ok("model", f"{plan.model.repo_id} at {revision[:12]}, from the Hub")
+    folder = Path(plan.model.path)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return _blocks("model", f"no readable config.json in {folder}", "put the model back, or plan again")
+    if not any(folder.glob("*.safetensors")):
+        return _blocks("model", f"no safetensors weights in {folder}", "only safetensors weights are loaded")
+    if sha256_of(config) != plan.model.config_sha256:
+        return _blocks("model", f"config.json in {folder} is not the planned one", "plan again for this model")
+    return _ok("model", str(folder))
+
+
+def training_data(plan: Plan) -> Check:
+    """The training file is the planned one, byte for byte, and every row of it is usable."""
+    if plan.data is None:
+        return _blocks("data", "the plan names no training file", "re-plan with --data FILE")
+    path = Path(plan.data.path)
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return _blocks("data", f"cannot read {path}: {error.strerror}", "put the file back, or plan again")
+    if digest != plan.data.sha256:
+        return _blocks("data", f"{path} has changed since it was planned", "plan again for this file")
+    return _rows("data", path)
+
+
+def held_out_data(plan: Plan) -> tuple[Check, ...]:
+    """The held-out file, when there is one."""
+    return (_rows("held-out data", Path(plan.recipe.eval_data)),) if plan.recipe.eval_data else ()
+
+
+def output(plan: Plan) -> Check:
+    """The output folder can be written, and what it holds is said."""
+    folder = Path(plan.recipe.output_dir)
+    if not os.access(_existing(folder), os.W_OK):
+        return _blocks("output", f"{folder} cannot be written", "re-plan with another --output-dir")
+    if folder.is_dir() and any(folder.iterdir()):
+        return Check(name="output", verdict="warns", found=f"{folder} is not empty; its weights will be replaced")
+    return _ok("output", str(folder))
+
+
+def unlocked(run_folder: Path) -> Check:
+    """No other run uses the run folder."""
+    try:
+        with run_lock(run_folder):
+            return _ok("run folder", str(run_folder))
+    except VramplanError as error:
+        return _blocks("run folder", error.message, error.remedy)
+
+
+def _rows(name: str, path: Path) -> Check:
+    try:
+        rows = read_rows(path)
+    except VramplanError as error:
+        return _blocks(name, error.message, error.remedy)
+    return _ok(name, f"{path}: {len(rows.rows)} {rows.kind} rows")
+
+
+def _existing(path: Path) -> Path:
+    """The path, or its nearest parent that exists."""
+    resolved = path.absolute()
+    return next(parent for parent in (resolved, *resolved.parents) if parent.exists())
+
+
+def _ok(name: str, found: str) -> Check:
+    return Check(name=name, verdict="ok", found=found)
+
+
+def _blocks(name: str, found: str, remedy: str | None) -> Check:
+    return Check(name=name, verdict="blocks", found=found, remedy=remedy)

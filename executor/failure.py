@@ -1,0 +1,48 @@
+"""An exception of any library, as what happened and what to do."""
+
+import errno
+
+from vramplan.planner.errors import RunError, VramplanError
+from vramplan.planner.memory.budget import PhaseName
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def explain_failure(error: Exception, *, step: int, phase: PhaseName | None) -> VramplanError:
+    """The error a person is shown; our own errors pass through.
+
+    Args:
+        step: optimizer steps done.
+        phase: where the run was, when it was inside a step.
+    """
+    if isinstance(error, VramplanError):
+        return error
+    where = f"in {phase.replace('_', ' ')} of step {step + 1}" if phase else "before the first step"
+    if is_out_of_memory(error):
+        return RunError(
+            f"out of memory {where}: {first_line(error)}",
+            remedy="re-plan with a smaller --micro-batch, with --gradient-checkpointing, or with --method qlora",
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunError(
+            f"the disk is full {where}: {error.filename or first_line(error)}",
+            remedy="free some space, or re-plan with a larger --save-steps or another --output-dir",
+        )
+    if isinstance(error, FileNotFoundError):
+        return RunError(f"{error.filename or first_line(error)} is gone", remedy="put it back, or plan again")
+    return RunError(
+        f"{type(error).__name__} {where}: {first_line(error)}", remedy="the full traceback is in worker.log"
+    )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """CUDA's OutOfMemoryError (a RuntimeError), torch's CPU allocator, bitsandbytes, and Python's own."""
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(mark.lower() in text.lower() for mark in _OUT_OF_MEMORY)
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,41 @@
+"""Peaks per phase on CUDA: the caching allocator's own statistics, read and reset at every mark of every step."""
+
+from vramplan.executor.phases import Peak
+from vramplan.planner.memory.budget import PhaseName
+
+MEASURED_BY = "torch.cuda.max_memory_allocated and max_memory_reserved, reset at the edges of every phase"
+
+
+class CudaMeter:
+    """The highest peak of each phase over the whole run. Costs one host-side statistics call a mark."""
+
+    def __init__(self, measured_step: int) -> None:
+        self.measured_step = measured_step
+        self._phase: PhaseName | None = None
+        self._peaks: dict[PhaseName, Peak] = {}
+
+    def begin_step(self, step: int) -> None:
+        self._close()
+
+    def mark(self, phase: PhaseName) -> None:
+        if phase != self._phase:
+            self._close()
+            self._phase = phase
+
+    def end_step(self, step: int) -> None:
+        self._close()
+
+    def peaks(self) -> dict[PhaseName, Peak]:
+        return dict(self._peaks)
+
+    def _close(self) -> None:
+        import torch
+
+        if self._phase is not None:
+            before = self._peaks.get(self._phase, Peak())
+            self._peaks[self._phase] = Peak(
+                allocated_bytes=max(before.allocated_bytes or 0, torch.cuda.max_memory_allocated()),
+                reserved_bytes=max(before.reserved_bytes or 0, torch.cuda.max_memory_reserved()),
+            )
+        self._phase = None
+        torch.cuda.reset_peak_memory_stats()

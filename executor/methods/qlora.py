@@ -1,0 +1,49 @@
+"""QLoRA: LoRA on a base that bitsandbytes quantised (Dettmers et al., 2023, arXiv:2305.14314)."""
+
+from typing import Any
+
+from vramplan.executor.methods import lora
+from vramplan.executor.torch_dtypes import torch_dtype
+from vramplan.planner.methods import Qlora
+from vramplan.planner.training_setup import TrainingSetup
+
+
+def quantization_config(method: Qlora, setup: TrainingSetup) -> Any:
+    """The ``transformers.BitsAndBytesConfig`` of a plan.
+
+    4-bit matmuls run in autocast's dtype when there is autocast, else in the dtype of the base.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if method.quant == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    mixed = setup.precision.mixed_precision
+    compute = setup.precision.dtype if mixed == "no" else mixed
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=method.quant,
+        bnb_4bit_use_double_quant=method.double_quant,
+        bnb_4bit_compute_dtype=torch_dtype(compute),
+    )
+
+
+def attach(model: Any, method: Qlora, setup: TrainingSetup) -> Any:
+    """The quantised model with its adapter; norms, embeddings and head in fp32 where k-bit preparation is planned."""
+    keep_trainable_on_cpu(model)
+    if setup.kbit_preparation:
+        from peft import prepare_model_for_kbit_training
+
+        # The trainer turns checkpointing on later, with the same arguments for every method.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return lora.attach(model, method)
+
+
+def keep_trainable_on_cpu(model: Any) -> None:
+    """Forbid bitsandbytes' inference layout of 4-bit weights on CPUs with AVX512-BF16.
+
+    The first evaluation there repacks the weights for a kernel that has no backward pass, and later training steps
+    then drop the gradients of everything below (bitsandbytes/nn/modules.py, Linear4bit.forward).
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False

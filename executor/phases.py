@@ -1,0 +1,84 @@
+"""Where one training step is: forward, loss, backward, optimizer_step. One seam for every way of measuring.
+
+forward        from the start of a micro batch to the output of the last decoder layer
+loss           from there (final norm, head, loss) to the gradient's arrival back at that output
+backward       the decoder layers' backward pass, recomputation included
+optimizer_step clipping, the optimizer's step, and dropping the gradients
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from vramplan.planner.memory.budget import PhaseName
+from vramplan.planner.values import Value
+
+
+class Peak(Value):
+    """The most bytes seen in one phase."""
+
+    allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+
+
+class PhaseMeter(Protocol):
+    """Something that measures memory between marks."""
+
+    measured_step: int
+    """The optimizer step (from 1) whose batch, gradients and optimizer states are reported: early enough to be soon,
+    late enough that the optimizer's states exist."""
+
+    def begin_step(self, step: int) -> None:
+        """An optimizer step (counted from 1) starts now."""
+
+    def mark(self, phase: PhaseName) -> None:
+        """From here on the run is in ``phase``; naming the current phase again changes nothing."""
+
+    def end_step(self, step: int) -> None:
+        """The optimizer step is over."""
+
+    def peaks(self) -> dict[PhaseName, Peak]:
+        """What has been measured so far."""
+
+
+class Marks:
+    """Turns a model's forward and backward passes into marks, by hooks on its last decoder layer.
+
+    ``listener`` hears each phase as it begins.
+    """
+
+    def __init__(self, meter: PhaseMeter, listener: Callable[[PhaseName], None] = lambda phase: None) -> None:
+        self.meter = meter
+        self.listener = listener
+        self.phase: PhaseName | None = None
+
+    def enter(self, phase: PhaseName) -> None:
+        """The run is in this phase from now on."""
+        if phase != self.phase:
+            self.phase = phase
+            self.meter.mark(phase)
+            self.listener(phase)
+
+    def watch(self, model: Any) -> None:
+        """Hook the last decoder layer of a model (PEFT-wrapped or not)."""
+        layers = decoder_layers(model)
+        if layers is not None:
+            layers[-1].register_forward_hook(self._last_layer_done)
+
+    def _last_layer_done(self, module: Any, args: Any, output: Any) -> None:
+        if self.phase != "forward":  # gradient checkpointing runs the layer again in the backward pass
+            return
+        self.enter("loss")
+        hidden = output[0] if isinstance(output, tuple | list) else output
+        if hidden.requires_grad:
+            hidden.register_hook(lambda gradient: self.enter("backward"))
+
+
+def decoder_layers(model: Any) -> Any | None:
+    """The module list that holds the decoder's layers, found by its length; None where there is none."""
+    import torch
+
+    expected = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == expected:
+            return module
+    return None

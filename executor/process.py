@@ -1,0 +1,49 @@
+"""This process as the machine sees it: its memory, the size of what it wrote, and a request to stop."""
+
+import os
+import signal
+from types import FrameType
+
+
+class Interrupted(BaseException):
+    """A signal arrived where there is no step to finish first. Not an Exception: no library may swallow it."""
+
+
+class Stop:
+    """A polite request to stop: the first signal asks, and outside the training loop or repeated it interrupts."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.patient = False
+        """True while a training loop looks at ``requested`` after every step."""
+
+    def listen(self) -> None:
+        """SIGINT and SIGTERM become requests to stop."""
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        again, self.requested = self.requested, True
+        if again or not self.patient:
+            raise Interrupted(signal.Signals(number).name)
+
+
+def process_bytes(device_type: str) -> int:
+    """Device memory in use on CUDA (every process's: total minus free); this process's resident set on a CPU."""
+    if device_type == "cuda":
+        import torch
+
+        free_bytes, total_bytes = torch.cuda.mem_get_info()
+        return int(total_bytes - free_bytes)
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def folder_bytes(folder: str, *, but: str | None = None) -> int:
+    """Bytes of every file under a folder; sub-folders whose name starts with ``but`` are left out."""
+    total = 0
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if but is None or not name.startswith(but)]
+        total += sum(os.lstat(os.path.join(root, name)).st_size for name in files)
+    return total

@@ -1,0 +1,22 @@
+"""What this executor runs, of all that can be priced."""
+
+from vramplan.planner.errors import UnsupportedError
+from vramplan.planner.plan import Plan
+
+
+def check_supported(plan: Plan) -> None:
+    """Refuse what this executor does not run.
+
+    Raises:
+        UnsupportedError: with the option to change.
+    """
+    setup = plan.setup
+    for unwanted, what, flag in (
+        (plan.workload.task != "causal-lm", f"task {plan.workload.task}", "--task causal-lm"),
+        (setup.loss == "liger", "the liger loss", "--loss fused or --loss standard"),
+        (setup.loop != "executor", f"the {setup.loop} loop", "--loop executor"),
+        (setup.sharding != "none", f"sharding {setup.sharding}", "--sharding none"),
+        (setup.offload != "none", f"offload {setup.offload}", "--offload none"),
+    ):
+        if unwanted:
+            raise UnsupportedError(f"{what} can be priced but not run", remedy=f"re-plan with {flag}")

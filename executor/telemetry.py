@@ -1,0 +1,140 @@
+"""What the trainer does, as events: steps, losses, checkpoints, held-out loss, and the measured step's evidence."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback
+
+from vramplan.executor import static_bytes
+from vramplan.executor.events import Evaluated, Event, Measured, Saved, Step, Warned
+from vramplan.executor.evidence import Evidence
+from vramplan.executor.phases import PhaseMeter
+from vramplan.executor.process import Stop, folder_bytes, process_bytes
+from vramplan.executor.static_check import differences
+from vramplan.executor.trainer import PlannedTrainer
+
+
+class Telemetry(TrainerCallback):  # type: ignore[misc]
+    """Listens to a trainer and tells the world. ``trainer`` is set once it exists."""
+
+    trainer: PlannedTrainer
+
+    def __init__(self, emit: Callable[[Event], None], evidence: Evidence, meter: PhaseMeter, stop: Stop) -> None:
+        self.emit = emit
+        self.evidence = evidence
+        self.meter = meter
+        self.stop = stop
+        self._step_began = 0.0
+        self._tokens_before = 0
+        self._timed_seconds = 0.0
+        self._timed_tokens = 0
+        self._timed_steps = 0
+
+    @property
+    def device_type(self) -> str:
+        return str(self.trainer.args.device.type)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.meter.measured_step = min(self.meter.measured_step, state.max_steps)
+        self.stop.patient = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.stop.patient = False
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._tokens_before = state.num_input_tokens_seen
+        self.meter.begin_step(state.global_step + 1)
+        self._step_began = time.monotonic()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.marks.enter("optimizer_step")
+        if state.global_step + 1 <= self.meter.measured_step:
+            static = static_bytes.model_bytes(self.trainer.model, self.device_type)
+            static["gradients"] = static_bytes.gradient_bytes(self.trainer.model, self.device_type)
+            self.evidence.static = static
+            self.evidence.measured_shape = {
+                **(self.trainer.last_batch or {}),
+                "gradient_accumulation_steps": args.gradient_accumulation_steps,
+            }
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step + 1 <= self.meter.measured_step:
+            states = static_bytes.optimizer_bytes(self.trainer.optimizer, self.device_type)
+            self.evidence.static["optimizer"] = states
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        step = state.global_step
+        self.meter.end_step(step)
+        self._time_step(step, state)
+        self.evidence.steps = step
+        self.evidence.process_bytes = process_bytes(self.device_type)
+        if step == self.meter.measured_step:
+            self._report_measured()
+        if self.stop.requested:
+            control.should_training_stop = True
+            control.should_save = True
+        if not control.should_log:
+            self.emit(self._step_event(state, {}))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            if self.evidence.first_loss is None:
+                self.evidence.first_loss = logs["loss"]
+            self.evidence.last_loss = logs["loss"]
+            self.emit(self._step_event(state, logs))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        self.emit(Evaluated(time=time.time(), step=state.global_step, eval_loss=metrics["eval_loss"]))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        folder = f"{args.output_dir}/checkpoint-{state.global_step}"
+        size_bytes = folder_bytes(folder)
+        self.emit(Saved(time=time.time(), step=state.global_step, path=folder, size_bytes=size_bytes))
+
+    def _time_step(self, step: int, state: Any) -> None:
+        """Steps slowed down by measuring (up to the measured one) count only while there are no others."""
+        if step == self.meter.measured_step + 1:
+            self._timed_seconds, self._timed_tokens, self._timed_steps = 0.0, 0, 0
+        self._timed_seconds += time.monotonic() - self._step_began
+        self._timed_tokens += state.num_input_tokens_seen - self._tokens_before
+        self._timed_steps += 1
+        self.evidence.tokens_per_second = self._timed_tokens / self._timed_seconds if self._timed_seconds else None
+
+    def _report_measured(self) -> None:
+        for message in differences(self.evidence.plan.budget, self.evidence.static):
+            self.emit(Warned(time=time.time(), message=message))
+        self.evidence.peaks = self.meter.peaks()
+        for phase, peak in self.evidence.peaks.items():
+            self.emit(
+                Measured(
+                    time=time.time(),
+                    phase=phase,
+                    allocated_bytes=peak.allocated_bytes,
+                    reserved_bytes=peak.reserved_bytes,
+                )
+            )
+
+    def _step_event(self, state: Any, logs: dict[str, Any]) -> Step:
+        on_cuda = self.device_type == "cuda"
+        left = state.max_steps - state.global_step
+        return Step(
+            time=time.time(),
+            step=state.global_step,
+            max_steps=state.max_steps,
+            loss=logs.get("loss"),
+            grad_norm=logs.get("grad_norm"),
+            learning_rate=logs.get("learning_rate"),
+            tokens=state.num_input_tokens_seen,
+            tokens_per_second=self.evidence.tokens_per_second,
+            eta_seconds=left * self._timed_seconds / self._timed_steps if self._timed_steps else None,
+            allocated_bytes=_cuda("memory_allocated") if on_cuda else None,
+            reserved_bytes=_cuda("memory_reserved") if on_cuda else None,
+            process_bytes=self.evidence.process_bytes,
+        )
+
+
+def _cuda(reading: str) -> int:
+    import torch
+
+    return int(getattr(torch.cuda, reading)())

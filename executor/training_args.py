@@ -1,0 +1,58 @@
+"""A plan's setup and recipe as trl's SFTConfig: every field of both that the trainer reads, and none left to chance."""
+
+from dataclasses import fields
+from typing import Any
+
+from vramplan.planner.plan import Plan
+
+
+def training_args(plan: Plan, *, on_cuda: bool, completions: bool, evaluates: bool) -> Any:
+    """The ``trl.SFTConfig`` of a plan.
+
+    Args:
+        completions: rows have a completion, so loss on it alone is possible.
+        evaluates: there is held-out data.
+    """
+    from trl import SFTConfig
+
+    setup, recipe = plan.setup, plan.recipe
+    return SFTConfig(
+        output_dir=recipe.output_dir,
+        per_device_train_batch_size=setup.micro_batch_size,
+        per_device_eval_batch_size=setup.micro_batch_size,
+        gradient_accumulation_steps=setup.gradient_accumulation_steps,
+        **_checkpointing(SFTConfig, setup.gradient_checkpointing),
+        optim=setup.optimizer,
+        bf16=setup.precision.mixed_precision == "bf16",
+        fp16=setup.precision.mixed_precision == "fp16",
+        max_length=plan.workload.sequence_length,
+        packing=setup.packing,
+        completion_only_loss=recipe.completion_only and completions,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.lr_scheduler_type,
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        num_train_epochs=recipe.num_train_epochs,
+        max_steps=-1 if recipe.max_steps is None else recipe.max_steps,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        logging_steps=recipe.logging_steps,
+        eval_strategy="steps" if evaluates and recipe.eval_steps else "no",
+        eval_steps=recipe.eval_steps,
+        save_strategy="steps" if recipe.save_steps else "no",
+        save_steps=recipe.save_steps or 500,
+        save_total_limit=recipe.save_total_limit,
+        include_num_input_tokens_seen="non_padding",
+        use_cpu=not on_cuda,
+        dataloader_pin_memory=on_cuda,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _checkpointing(config: Any, on: bool) -> dict[str, Any]:
+    """Non-reentrant checkpointing, under the name this version of transformers wants."""
+    known = {field.name for field in fields(config)}
+    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    return {name: on, f"{name}_kwargs": {"use_reentrant": False} if on else None}
