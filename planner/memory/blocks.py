@@ -1,0 +1,130 @@
+"""The pieces PyTorch's caching allocator is made of: blocks in a row, and a pool of the free ones.
+
+Mirrors ``struct Block`` and ``struct BlockPool`` of ``c10/cuda/CUDACachingAllocator.cpp`` for one device and stream.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from typing import Final
+
+_ADDRESS_BITS: Final = 72
+
+
+class Block:
+    """A stretch of one segment. ``prev`` and ``next`` are its neighbours in that segment, None at the ends.
+
+    ``mapped`` is False only for address space of an expandable segment that has no memory behind it.
+    """
+
+    __slots__ = (
+        "address",
+        "allocated",
+        "inserted_at",
+        "mapped",
+        "next",
+        "pool",
+        "prev",
+        "requested_bytes",
+        "size_bytes",
+    )
+
+    def __init__(self, pool: "BlockPool", address: int, size_bytes: int, *, mapped: bool = True) -> None:
+        self.pool = pool
+        self.address = address
+        self.size_bytes = size_bytes
+        self.requested_bytes = 0
+        self.allocated = False
+        self.mapped = mapped
+        self.prev: Block | None = None
+        self.next: Block | None = None
+        self.inserted_at = 0
+
+    def cut(self, size_bytes: int) -> "Block":
+        """Shorten to ``size_bytes`` and return the rest as a new block right after, in no list yet."""
+        rest = Block(self.pool, self.address + size_bytes, self.size_bytes - size_bytes, mapped=self.mapped)
+        self.size_bytes = size_bytes
+        rest.prev = self
+        rest.next = after = self.next
+        if after is not None:
+            after.prev = rest
+        self.next = rest
+        return rest
+
+    def absorb_neighbours(self) -> None:
+        """Take in the neighbours that are free and mapped alike (``try_merge_blocks``); self is in no list."""
+        pool = self.pool
+        other = self.prev
+        if other is not None and not other.allocated and other.mapped is self.mapped:
+            pool.remove(other)
+            self.address = other.address
+            self.size_bytes += other.size_bytes
+            self.prev = before = other.prev
+            if before is not None:
+                before.next = self
+        other = self.next
+        if other is not None and not other.allocated and other.mapped is self.mapped:
+            pool.remove(other)
+            self.size_bytes += other.size_bytes
+            self.next = after = other.next
+            if after is not None:
+                after.prev = self
+
+
+class BlockPool:
+    """The free blocks of the small or of the large size class.
+
+    Mapped ones are ordered by size, then address: the first that is big enough is the best fit
+    (``BlockComparatorSize``). Bare address space is ordered by address (``BlockComparatorAddress``).
+    ``page_bytes`` is what an expandable segment of this pool grows by. A free block of ``split_from_bytes`` more
+    than asked for is cut in two, unless the request itself reaches ``split_below_bytes``.
+    """
+
+    def __init__(self, *, base_address: int, page_bytes: int, split_from_bytes: int, split_below_bytes: int) -> None:
+        self.base_address = base_address
+        self.page_bytes = page_bytes
+        self.split_from_bytes = split_from_bytes
+        self.split_below_bytes = split_below_bytes
+        self.unmapped: list[tuple[int, Block]] = []
+        self.num_searches = 0
+        # Size and address in one number: replays take half the time they take with tuples.
+        self._keys: list[int] = []
+        self._blocks: dict[int, Block] = {}
+
+    def __len__(self) -> int:
+        """The number of free mapped blocks."""
+        return len(self._keys)
+
+    def __getitem__(self, index: int) -> Block:
+        """The free mapped block at a place in the order of size and address."""
+        return self._blocks[self._keys[index]]
+
+    def __iter__(self) -> Iterator[Block]:
+        """The free mapped blocks by size and address; take a copy before changing the pool."""
+        return (self._blocks[key] for key in self._keys)
+
+    def first_of(self, size_bytes: int) -> int:
+        """The place of the smallest free mapped block of at least this size; ``len(self)`` if there is none."""
+        return bisect_left(self._keys, size_bytes << _ADDRESS_BITS)
+
+    def pop(self, index: int) -> Block:
+        """Take the free mapped block at a place out of the pool."""
+        return self._blocks.pop(self._keys.pop(index))
+
+    def insert(self, block: Block) -> None:
+        """Put a block nobody uses into the order it belongs to."""
+        if block.mapped:
+            block.inserted_at = self.num_searches
+            key = block.size_bytes << _ADDRESS_BITS | block.address
+            insort(self._keys, key)
+            self._blocks[key] = block
+        else:
+            insort(self.unmapped, (block.address, block))
+
+    def remove(self, block: Block) -> None:
+        """Take a block out of the order it is in."""
+        if block.mapped:
+            key = block.size_bytes << _ADDRESS_BITS | block.address
+            keys = self._keys
+            del keys[bisect_left(keys, key)], self._blocks[key]
+        else:
+            del self.unmapped[bisect_left(self.unmapped, (block.address,))]
