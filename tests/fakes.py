@@ -117,7 +117,9 @@ def make_cpu(**changes: Any) -> Device:
     return device.model_copy(update=changes)
 
 
-def make_line(component: Component, estimate_bytes: int, *, total_params: int = 10**9, high_bytes: int | None = None):
+def make_line(
+    component: Component, estimate_bytes: int, *, total_params: int = 10**9, high_bytes: int | None = None
+) -> BudgetLine:
     """One ledger line; high defaults to the estimate."""
     return BudgetLine(
         component=component,
@@ -135,13 +137,15 @@ def make_budget(
     high_process_bytes = process_bytes + GIB if high_process_bytes is None else high_process_bytes
     context, fragmentation = 512 * MIB, 256 * MIB
     peak = process_bytes - context - fragmentation
-    shares: tuple[tuple[PhaseName, int], ...] = (
-        ("load", 50),
-        ("forward", 70),
-        ("backward", 100),
-        ("optimizer_step", 60),
-    )
-    phases = tuple(_phase(name, peak * share // 100, total_params) for name, share in shares)
+    static: dict[Component, int] = {"weights": peak // 2, "adapter": peak // 100, "gradients": peak // 100}
+    static["optimizer"] = peak // 50
+    parts: dict[PhaseName, tuple[dict[Component, int], int]] = {
+        "load": ({"weights": static["weights"]}, 0),
+        "forward": ({name: static[name] for name in static if name != "gradients"}, peak // 4),
+        "backward": (static, peak - sum(static.values())),
+        "optimizer_step": (static, peak // 50),
+    }
+    phases = tuple(_phase(name, known, dynamic, total_params) for name, (known, dynamic) in parts.items())
     return MemoryBudget(
         phases=phases,
         peak_phase="backward",
@@ -168,18 +172,12 @@ def make_budget(
     )
 
 
-def _phase(name: PhaseName, allocated_bytes: int, total_params: int) -> PhaseBudget:
-    parts: tuple[tuple[Component, int], ...] = (
-        (("weights", 100),)
-        if name == "load"
-        else (("weights", 60), ("adapter", 1), ("gradients", 1), ("optimizer", 2), ("activations", 36))
-    )
-    sizes = [(component, allocated_bytes * percent // 100) for component, percent in parts]
-    rest = allocated_bytes - sum(size for _, size in sizes)
-    lines = [make_line(component, size, total_params=total_params) for component, size in sizes[:-1]]
-    last, size = sizes[-1]
-    lines.append(make_line(last, size + rest, total_params=total_params))
-    return PhaseBudget(name=name, allocated_bytes=allocated_bytes, lines=tuple(lines))
+def _phase(name: PhaseName, static: dict[Component, int], dynamic_bytes: int, total_params: int) -> PhaseBudget:
+    parts = dict(static)
+    if dynamic_bytes:
+        parts["temporaries" if name == "optimizer_step" else "activations"] = dynamic_bytes
+    lines = tuple(make_line(component, size, total_params=total_params) for component, size in parts.items())
+    return PhaseBudget(name=name, allocated_bytes=sum(parts.values()), lines=lines)
 
 
 def make_candidate(

@@ -1,0 +1,153 @@
+"""``vramplan estimate``: the price of one setup, or of each method when none is named."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from vramplan.planner.candidate import Candidate, ResolvedOption
+from vramplan.planner.cli import subject as subjects
+from vramplan.planner.cli.estimate_json import estimate_object
+from vramplan.planner.cli.ledger import (
+    device_line,
+    ledger_text,
+    method_words,
+    model_line,
+    options_text,
+    verdict_text,
+)
+from vramplan.planner.cli.options import add_options, given_options
+from vramplan.planner.cli.render import paragraph, show, show_json, table, terminal_width
+from vramplan.planner.cli.subject import Subject
+from vramplan.planner.errors import ExitCode, NoProgramError, UnsupportedError, VramplanError
+from vramplan.planner.methods import METHOD_NAMES
+from vramplan.planner.resolve import Resolved, given_for_method, resolve
+from vramplan.planner.units import format_bytes
+
+
+class Unpriced(NamedTuple):
+    """A method that has no price here, and why."""
+
+    method: str
+    error: VramplanError
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register ``estimate``."""
+    parser = subparsers.add_parser("estimate", description="Price one setup, or each method when --method is left out.")
+    add_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: Any) -> ExitCode:
+    """Print the estimate; the exit code is the verdict."""
+    given = given_options(args)
+    subject = subjects.look_up(args)
+    if "method" in given or "quant" in given:
+        return _one(given, subject, as_json=args.json)
+    return _each(given, subject, as_json=args.json)
+
+
+def verdict_code(candidates: list[Candidate], *, device_named: bool) -> ExitCode:
+    """0 when one of them fits, 3 when the best is tight, 1 when none fits, 4 without a verdict on a named device."""
+    verdicts = {candidate.verdict for candidate in candidates}
+    if "fits" in verdicts:
+        return ExitCode.OK
+    if "tight" in verdicts:
+        return ExitCode.TIGHT
+    if "no" in verdicts:
+        return ExitCode.FAILED
+    return ExitCode.NO_VERDICT if device_named else ExitCode.OK
+
+
+def _one(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode:
+    resolved = resolve(given, subject.model, subject.device, num_examples=subject.num_examples)
+    candidate = subjects.price(subject, resolved)
+    if as_json:
+        show_json(estimate_object(candidate, resolved.options))
+    else:
+        width = terminal_width()
+        show(
+            *headline(subject, resolved.options, width=width),
+            "",
+            ledger_text(candidate, width=width),
+            "",
+            verdict_text(candidate, width=width),
+        )
+    return verdict_code([candidate], device_named=subject.device_named)
+
+
+def _each(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode:
+    priced: list[tuple[Candidate, Resolved]] = []
+    unpriced: list[Unpriced] = []
+    for method in METHOD_NAMES:
+        try:
+            wishes = given_for_method(given, method)
+            resolved = resolve(wishes, subject.model, subject.device, num_examples=subject.num_examples)
+            priced.append((subjects.price(subject, resolved), resolved))
+        except (UnsupportedError, NoProgramError) as error:
+            unpriced.append(Unpriced(method, error))
+    if not priced:
+        raise unpriced[0].error
+    if as_json:
+        show_json(
+            {
+                "estimates": [estimate_object(candidate, resolved.options) for candidate, resolved in priced],
+                "unpriced": [{"method": row.method, "reason": str(row.error)} for row in unpriced],
+            }
+        )
+    else:
+        _show_rows(subject, priced, unpriced)
+    return verdict_code([candidate for candidate, _ in priced], device_named=subject.device_named)
+
+
+def headline(subject: Subject, options: Sequence[ResolvedOption], *, width: int) -> list[str]:
+    """The model, the device, and every option as it was understood."""
+    return [
+        paragraph(model_line(subject.model), width=width, first="model    "),
+        paragraph(device_line(subject.device, subject.device_note), width=width, first="device   "),
+        options_text(options, width=width),
+    ]
+
+
+def comparison_row(candidate: Candidate) -> list[str]:
+    """One setup as a row: method, peak, process figures, headroom, verdict."""
+    budget = candidate.budget
+    return [
+        method_words(candidate.setup.method),
+        format_bytes(budget.process_bytes),
+        format_bytes(budget.high_process_bytes),
+        "" if candidate.headroom_bytes is None else format_bytes(candidate.headroom_bytes),
+        candidate.verdict or "none",
+        budget.peak_phase.replace("_", " "),
+    ]
+
+
+COMPARISON_HEAD = ["method", "process", "up to", "headroom", "verdict", "peak in"]
+
+
+def _show_rows(subject: Subject, priced: list[tuple[Candidate, Resolved]], unpriced: list[Unpriced]) -> None:
+    width = terminal_width()
+    rows = [COMPARISON_HEAD, *(comparison_row(candidate) for candidate, _ in priced)]
+    show(
+        *headline(subject, _shared_options(priced), width=width),
+        "",
+        table(rows, "<>>><<", width=width),
+    )
+    for row in unpriced:
+        show(paragraph(str(row.error.message), width=width, first=f"  {row.method}: not priced here: "))
+    if priced[0][0].verdict is None:
+        show("", paragraph(f"no verdict: {priced[0][0].verdict_reason}", width=width))
+    show("", paragraph("price one with --method for its ledger; rank them with: vramplan recommend", width=width))
+
+
+def _shared_options(priced: list[tuple[Candidate, Resolved]]) -> list[ResolvedOption]:
+    """The options that are the same in every row that has them."""
+    by_name: dict[str, list[ResolvedOption]] = {}
+    for _, resolved in priced:
+        for option in resolved.options:
+            by_name.setdefault(option.name, []).append(option)
+    return [
+        same[0]
+        for name, same in by_name.items()
+        if name != "method" and all(option.value == same[0].value for option in same)
+    ]

@@ -1,0 +1,60 @@
+"""What a command is about: the model, the device and the data its options name, looked up once."""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+from vramplan.planner.adapters.datasets import DataFile, read_data_file
+from vramplan.planner.candidate import Candidate
+from vramplan.planner.device import Device
+from vramplan.planner.errors import UsageError
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.resolve import Resolved
+
+
+class Subject(NamedTuple):
+    """What a command's options name."""
+
+    model: ModelSpec
+    device: Device | None
+    device_note: str
+    """How the device was found, in words."""
+    device_named: bool
+    """A person named it, so the absence of a verdict is an answer of its own."""
+    data: DataFile | None
+
+    @property
+    def num_examples(self) -> int | None:
+        """Rows of the training file, where there is one."""
+        return self.data.num_rows if self.data else None
+
+
+def look_up(args: argparse.Namespace) -> Subject:
+    """Find the model, the device and the data.
+
+    Raises:
+        VramplanError: one of them is not to be found; see ``resolve_model`` and ``resolve_device``.
+    """
+    # These read catalogues and drivers; commands that price nothing need not pay for them.
+    from vramplan.planner.adapters.devices import resolve_device
+    from vramplan.planner.adapters.models import resolve_model
+
+    if args.memory is not None and args.memory < 1:
+        raise UsageError("--memory 0 is not possible", remedy="write for example --memory 12GiB")
+    data = read_data_file(Path(args.data)) if args.data else None
+    device, note = resolve_device(args.device or "auto", memory_bytes=args.memory, reserve_bytes=args.reserve or 0)
+    model = resolve_model(args.model, revision=args.revision)
+    named = args.memory is not None or args.device not in (None, "auto")
+    return Subject(model=model, device=device, device_note=note, device_named=named, data=data)
+
+
+def price(subject: Subject, resolved: Resolved) -> Candidate:
+    """The price of a resolved setup.
+
+    Raises:
+        NoProgramError: nobody can count this model with this setup here.
+        UnsupportedError: the setup is understood but not priced yet.
+    """
+    from vramplan.planner.estimate import estimate
+
+    return estimate(subject.model, resolved.workload, resolved.setup, subject.device)
