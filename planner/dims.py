@@ -1,0 +1,52 @@
+"""A model's sizes under one-letter names: the variables of memory programs.
+
+B micro batch, S sequence, N valid labels, h hidden, f intermediate, H heads, K key/value heads, d head_dim,
+V vocabulary, r rank. Derived: what kernels round or fuse them to.
+"""
+
+from typing import Any
+
+BASE = ("B", "S", "N", "h", "f", "H", "K", "d", "V", "r")
+
+FIELDS = {
+    "h": ("hidden_size",),
+    "f": ("intermediate_size",),
+    "H": ("num_attention_heads",),
+    "V": ("vocab_size",),
+}
+"""Config fields behind the model's variables, in transformers' names."""
+
+
+def model_dims(config: dict[str, Any]) -> dict[str, int]:
+    """h, f, H, K, d, V of a decoder's config; K defaults to H and d to h / H, as transformers has it.
+
+    Raises:
+        KeyError: a field is missing.
+
+    >>> dims = model_dims({"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+    ...                    "num_key_value_heads": 8, "vocab_size": 128256})
+    >>> dims["K"], dims["d"]
+    (8, 128)
+    """
+    dims = {name: int(config[fields[0]]) for name, fields in FIELDS.items()}
+    dims["K"] = int(config.get("num_key_value_heads") or dims["H"])
+    dims["d"] = int(config.get("head_dim") or dims["h"] // dims["H"])
+    return dims
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def with_derived(dims: dict[str, int]) -> dict[str, int]:
+    """Base variables plus: S+1 and S-1 (shifted labels), S128 and dr (FlashAttention's padding of rows and head_dim),
+    S16 (mask padding of the memory-efficient kernel), qkv (rows of a fused projection)."""
+    out = dict(dims)
+    length, head_dim = dims["S"], dims["d"]
+    out["S+1"] = length + 1
+    out["S-1"] = length - 1
+    out["S128"] = _up(length, 128)
+    out["S16"] = _up(length, 16)
+    out["dr"] = _up(head_dim, 32) if head_dim <= 128 else _up(head_dim, 64)
+    out["qkv"] = (dims["H"] + 2 * dims["K"]) * head_dim
+    return out

@@ -1,0 +1,76 @@
+"""Optimizer states, and what a step allocates on top of them.
+
+    adamw_torch         two states a parameter in its own dtype; on CUDA the foreach path holds one more copy (the
+                        square roots) of each parameter group at once; on the CPU one parameter at a time, twice
+    adamw_torch_fused   the same states and a 4-byte step counter on the device; no temporaries
+    adamw_8bit          a byte per state and an fp32 per block of 256; tensors under 4096 elements, and embeddings
+                        under Trainer, keep fp32 states
+    sgd                 nothing
+
+Sources: torch/optim/adamw.py (_multi_tensor_adamw, _single_tensor_adamw), torch/optim/adam.py (_init_group: where the
+step lives); bitsandbytes/optim/optimizer.py (get_state_buffer, init_state, percentile and blockwise states);
+transformers/trainer_optimizer.py (the embedding override for 8-bit optimizers).
+"""
+
+from vramplan.planner.device import Route
+from vramplan.planner.errors import UnsupportedError
+from vramplan.planner.memory.static import Group, round_up, total_bytes
+from vramplan.planner.training_setup import Optimizer
+
+EIGHT_BIT_MINIMUM = 4096
+"""min_8bit_size, bitsandbytes/optim/optimizer.py."""
+EIGHT_BIT_BLOCK = 256
+QUANTILE_MAP_BYTES = 256 * 4
+SCALAR_BYTES = 4
+PRICED: tuple[Optimizer, ...] = ("adamw_torch", "adamw_torch_fused", "adamw_8bit", "sgd")
+
+
+def state_groups(optimizer: Optimizer, trainable: list[Group], route: Route) -> list[Group]:
+    """The optimizer's tensors, after its first step."""
+    if optimizer == "sgd":
+        return []
+    if optimizer in ("adamw_torch", "adamw_torch_fused"):
+        out = []
+        for group in trainable:
+            out += [Group(group.numel, group.element_bytes, group.count)] * 2
+            if optimizer == "adamw_torch_fused" or route == "cpu":
+                out.append(Group(1, SCALAR_BYTES, group.count))
+        return out
+    if optimizer == "adamw_8bit":
+        return _eight_bit(trainable)
+    raise UnsupportedError(f"--optimizer {optimizer} is not priced yet", remedy=f"priced: {', '.join(PRICED)}")
+
+
+def _eight_bit(trainable: list[Group]) -> list[Group]:
+    out = []
+    any_small = False
+    for group in trainable:
+        if group.numel < EIGHT_BIT_MINIMUM or group.embedding:
+            out += [Group(group.numel, 4, group.count)] * 2
+        else:
+            blocks = -(-group.numel // EIGHT_BIT_BLOCK)
+            out += [Group(group.numel, 1, group.count), Group(blocks, 4, group.count)] * 2
+            any_small = True
+    if any_small:
+        out += [Group(QUANTILE_MAP_BYTES, 1, 2)]  # qmap1 and qmap2, shared by all parameters
+    return out
+
+
+def step_peak_bytes(optimizer: Optimizer, trainable: list[Group], route: Route, quantum_bytes: int) -> int:
+    """The most the step holds beyond weights, gradients and states."""
+    clip = clip_peak_bytes(trainable, route, quantum_bytes)
+    if optimizer == "adamw_torch":
+        if route == "cuda":
+            groups = [[g for g in trainable if g.decays is decays] for decays in (True, False)]
+            return max(clip, *(total_bytes(group, quantum_bytes) for group in groups))
+        largest = max((round_up(g.numel * g.element_bytes, quantum_bytes) for g in trainable), default=0)
+        return max(clip, 2 * largest)
+    return clip
+
+
+def clip_peak_bytes(trainable: list[Group], route: Route, quantum_bytes: int) -> int:
+    """clip_grad_norm_: one norm a gradient, their stack, and a few scalars (torch/nn/utils/clip_grad.py)."""
+    tensors = sum(group.count for group in trainable)
+    element = max((group.element_bytes for group in trainable), default=4)
+    norms = tensors * round_up(element, quantum_bytes)
+    return norms + round_up(tensors * element, quantum_bytes) + round_up(element, quantum_bytes)

@@ -1,0 +1,177 @@
+"""Replay a memory program: at any depth, batch and sequence, the peak of each phase and what it is made of.
+
+A template is walked once for its net effect and highest point; a sweep over layers then costs one addition a layer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from vramplan.planner.dims import with_derived
+from vramplan.planner.memory import fused_loss
+from vramplan.planner.memory.budget import Component, PhaseName
+from vramplan.planner.programs.program import (
+    Accumulate,
+    Alloc,
+    Block,
+    Entry,
+    MacroCall,
+    Program,
+    Ref,
+    neighbourhood,
+)
+
+PHASES: dict[str, PhaseName] = {
+    "forward.embed": "forward",
+    "forward.layer": "forward",
+    "forward.head": "loss",
+    "backward.head": "loss",
+    "backward.layer": "backward",
+    "backward.embed": "backward",
+    "end": "backward",
+}
+
+
+@dataclass(frozen=True)
+class At:
+    """The sizes to replay at: base variables (B, S, N, h ...), the kind of every layer, the allocator's quantum."""
+
+    values: dict[str, int]
+    kinds: tuple[str, ...]
+    quantum_bytes: int
+    accumulating: bool = False
+    """Gradients of earlier micro batches are kept, so this one's are added and freed."""
+
+
+@dataclass
+class Peak:
+    """The highest point of a phase: dynamic bytes above the static part, by component."""
+
+    total_bytes: int = 0
+    parts: dict[Component, int] = field(default_factory=dict)
+
+
+@dataclass
+class Replayed:
+    """What a micro step does on top of the static tensors."""
+
+    peaks: dict[PhaseName, Peak]
+    end_bytes: int
+    """Still allocated when the backward is done (gradients, if they were not there before)."""
+    end_parts: dict[Component, int]
+
+
+@dataclass(frozen=True)
+class _Effect:
+    """A template's net change and highest point, in total and by component at the highest point."""
+
+    net: int
+    net_parts: dict[Component, int]
+    high: int
+    high_parts: dict[Component, int]
+
+
+class Replay:
+    """One program at one set of sizes."""
+
+    def __init__(self, program: Program, at: At) -> None:
+        self.program = program
+        self.at = at
+        values = with_derived(at.values)
+        self.values = values
+        quantum = at.quantum_bytes
+        self.sizes = [-(-size.evaluate(values) // quantum) * quantum for size in program.sizes]
+        depth = len(at.kinds)
+        self.around = [neighbourhood(at.kinds, layer, program.radius) for layer in range(depth)]
+        self._births = self._index_births()
+        self._effects: dict[tuple[int, str], _Effect] = {}
+
+    def _index_births(self) -> dict[tuple[str, str], list[Alloc]]:
+        """Allocations by (segment, neighbourhood), in order: what a Ref's ordinal counts."""
+        births: dict[tuple[str, str], list[Alloc]] = {}
+        for block in self.program.blocks:
+            for around, template in block.templates:
+                allocs = [entry for entry in self.program.templates[template] if isinstance(entry, Alloc)]
+                births.setdefault((block.segment, around), []).extend(allocs)
+        return births
+
+    def born(self, ref: Ref, layer: int | None) -> Alloc:
+        """The allocation a reference names, seen from ``layer``."""
+        around = "" if ref.offset is None else self.around[(layer or 0) + ref.offset]
+        return self._births[ref.segment, around][ref.ordinal]
+
+    def blocks(self) -> Iterator[tuple[Block, int | None, int]]:
+        """Every (block, layer, template) of the step, in order."""
+        depth = len(self.at.kinds)
+        for block in self.program.blocks:
+            if block.first is None or block.last is None:
+                yield block, None, block.templates[0][1]
+                continue
+            chosen = dict(block.templates)
+            for layer in range(block.first.at(depth), block.last.at(depth) + block.step, block.step):
+                yield block, layer, chosen[self.around[layer]]
+
+    def run(self) -> Replayed:
+        """The peak of each phase."""
+        level = 0
+        parts: dict[Component, int] = {}
+        highest: dict[PhaseName, tuple[int, dict[Component, int], _Effect]] = {}
+        for block, layer, template in self.blocks():
+            effect = self._effect(template, layer)
+            phase = PHASES[block.segment]
+            best = highest.get(phase)
+            if best is None or level + effect.high > best[0]:
+                highest[phase] = (level + effect.high, dict(parts), effect)
+            level += effect.net
+            for component, change in effect.net_parts.items():
+                parts[component] = parts.get(component, 0) + change
+        peaks = {phase: Peak(total, _add(before, effect.high_parts)) for phase, (total, before, effect) in highest.items()}
+        return Replayed(peaks, level, {c: n for c, n in parts.items() if n})
+
+    def _effect(self, template: int, layer: int | None) -> _Effect:
+        key = (template, "" if layer is None else self.around[layer])
+        known = self._effects.get(key)
+        if known is None:
+            known = self._effects[key] = self._walk(self.program.templates[template], layer)
+        return known
+
+    def _walk(self, entries: tuple[Entry, ...], layer: int | None) -> _Effect:
+        level = high = 0
+        parts: dict[Component, int] = {}
+        high_parts: dict[Component, int] = {}
+        for entry in entries:
+            if isinstance(entry, Alloc):
+                size, component = self.sizes[entry.size], entry.component
+            elif isinstance(entry, MacroCall):
+                inside = self.macro_peak(entry)
+                if level + inside > high:
+                    high, high_parts = level + inside, _add(parts, {"loss": inside})
+                continue
+            else:
+                if isinstance(entry, Accumulate) and not self.at.accumulating:
+                    continue
+                alloc = self.born(entry.ref, layer)
+                size, component = -self.sizes[alloc.size], alloc.component
+            level += size
+            parts[component] = parts.get(component, 0) + size
+            if level > high:
+                high, high_parts = level, dict(parts)
+        return _Effect(level, parts, high, high_parts)
+
+    def macro_peak(self, call: MacroCall) -> int:
+        """The highest point inside a macro."""
+        walk = fused_loss.forward if call.name == "fused_forward" else fused_loss.backward
+        return fused_loss.peak(walk(self.fused_head(call)), self.at.quantum_bytes)
+
+    def fused_head(self, call: MacroCall) -> fused_loss.FusedHead:
+        """A fused-loss macro's sizes here."""
+        sizes = {name: size.evaluate(self.values) for name, size in call.sizes}
+        in_place = self.program.key.mode.route == "cuda"
+        return fused_loss.FusedHead(**sizes, **dict(call.flags), in_place=in_place)
+
+
+def _add(one: dict[Component, int], other: dict[Component, int]) -> dict[Component, int]:
+    out = dict(one)
+    for component, change in other.items():
+        out[component] = out.get(component, 0) + change
+    return {component: size for component, size in out.items() if size}
+

@@ -1,0 +1,65 @@
+"""What a memory program is a program *of*: the structure of a model and the mode it is trained in, sizes left out.
+
+Two setups with the same key differ only in sizes, so one program serves both.
+"""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from vramplan.planner.device import Route
+from vramplan.planner.dtypes import FloatDtype
+from vramplan.planner.methods import Targets
+from vramplan.planner.training_setup import Attention, Loop, Loss
+from vramplan.planner.values import Value
+
+
+class Mode(Value):
+    """How it is trained, sizes (rank, batch, sequence) left out."""
+
+    route: Route
+    method: Literal["full", "lora", "qlora"]
+    target_modules: Targets = "all-linear"
+    use_dora: bool = False
+    dropout: bool = False
+    quant: Literal["nf4", "fp4", "int8"] | None = None
+    double_quant: bool = False
+    dtype: FloatDtype = "bf16"
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    adapter_dtype: FloatDtype | None = None
+    gradient_checkpointing: bool = True
+    attention: Attention = "sdpa"
+    loss: Loss = "fused"
+    loop: Loop = "executor"
+    padded: bool = False
+    kbit_preparation: bool = False
+
+
+class Structure(Value):
+    """A model without its sizes: config fields that decide which operations run, not how large they are."""
+
+    model_type: str
+    architecture: str
+    fields: dict[str, Any]
+    """Structural config fields (hidden_act, tie_word_embeddings, attention_bias ...)."""
+    kinds: tuple[str, ...]
+    """The kind of each layer, shortened to the shortest stack that shows every neighbourhood of the real one."""
+    heads: Literal["mha", "gqa", "mqa"]
+    aligned_heads: bool
+    """head_dim is a multiple of 8 and at most 256: FlashAttention takes it as it is."""
+    single_row: bool
+    """Micro batch of one: some copies are not made."""
+    windowed: bool
+    """The sequence is longer than a sliding window, so those layers need a mask."""
+
+
+class ProgramKey(Value):
+    """Structure x mode."""
+
+    structure: Structure
+    mode: Mode
+
+    def digest(self) -> str:
+        """16 hex digits of the sha256 of the canonical JSON."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

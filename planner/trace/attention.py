@@ -1,0 +1,120 @@
+"""Scaled-dot-product attention routed as a CUDA build of PyTorch would, on tensors that are not on a GPU.
+
+Which kernel runs decides what is saved for the backward, and with it most of the activations:
+no mask, half precision, head_dim <= 256 -> FlashAttention (saves q, k, v, out, logsumexp);
+otherwise the memory-efficient kernel (mask expanded, keys and values repeated for GQA, mask rows padded to 16);
+otherwise the math path. Sources: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (priority and conditions) and
+transformers/attention.cpp (pre-processing: pad_bias, repeat_interleave, head_dim padding).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+aten = torch.ops.aten
+FLASH_BACKWARD = aten._scaled_dot_product_flash_attention_backward.default
+
+
+def cuda_sdpa(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """``F.scaled_dot_product_attention`` as CUDA dispatches it. Shapes (B, heads, S, head_dim)."""
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        query, key, value = (t.to(dtype) if t.dtype == torch.float32 else t for t in (query, key, value))
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    head_dim = query.shape[-1]
+    same_head_dim = head_dim == key.shape[-1] == value.shape[-1]
+    if attn_mask is None and half and same_head_dim and head_dim <= 256:
+        return _flash(query, key, value, dropout_p, is_causal, scale)
+    if enable_gqa:
+        repeats = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    alignment = 8 if half else 4
+    if head_dim % alignment == 0 and value.shape[-1] % alignment == 0:
+        return _efficient(query, key, value, attn_mask, dropout_p, is_causal, scale)
+    return aten._scaled_dot_product_attention_math(
+        query, key, value, attn_mask, dropout_p, is_causal, scale=scale
+    )[0]
+
+
+def _flash(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout_p: float, is_causal: bool, scale: float | None
+) -> torch.Tensor:
+    head_dim = query.shape[-1]
+    padding = -head_dim % 8
+    if padding:
+        scale = head_dim**-0.5 if scale is None else scale
+        query, key, value = (F.pad(t, (0, padding)) for t in (query, key, value))
+    out = aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
+    return out[..., :head_dim] if padding else out
+
+
+def _efficient(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+) -> torch.Tensor:
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            zero = torch.zeros((), dtype=query.dtype, device=query.device)
+            low = torch.full((), float("-inf"), dtype=query.dtype, device=query.device)
+            attn_mask = torch.where(attn_mask, zero, low)
+        length = attn_mask.shape[-1]
+        if length % 16:
+            attn_mask = F.pad(attn_mask, (0, -length % 16))[..., :length]
+        attn_mask = attn_mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+    saves = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+    return aten._scaled_dot_product_efficient_attention(
+        query, key, value, attn_mask, saves, dropout_p, is_causal, scale=scale
+    )[0]
+
+
+def flash_backward_buffers(*args: Any) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Buffers inside FlashAttention-2's backward: softmax_d and dq_accum in fp32, rows padded to 128 and head_dim to
+    32 (64 above 128); for grouped-query attention dk and dv expanded to all heads.
+    Source: flash-attention csrc/flash_attn/flash_api.cpp, mha_bwd."""
+    query, key = args[1], args[2]
+    batch, heads, length, head_dim = query.shape
+    rows = -(-length // 128) * 128
+    columns = -(-head_dim // 32) * 32 if head_dim <= 128 else -(-head_dim // 64) * 64
+    buffers: list[tuple[tuple[int, ...], torch.dtype]] = [
+        ((batch, heads, rows), torch.float32),
+        ((batch, heads, rows, columns), torch.float32),
+    ]
+    if key.shape[1] != heads:
+        buffers += [((batch, length, heads, head_dim), query.dtype)] * 2
+    return buffers
+
+
+def _cuda_dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    """CUDA's dropout keeps a boolean mask; the CPU's keeps a float one."""
+    if not training or p == 0.0:
+        return input
+    out: torch.Tensor = torch.native_dropout(input, p, True)[0]
+    return out
+
+
+@contextmanager
+def cuda_kernels() -> Iterator[None]:
+    """Attention and dropout take CUDA's paths inside."""
+    sdpa, dropout = F.scaled_dot_product_attention, F.dropout
+    F.scaled_dot_product_attention, F.dropout = cuda_sdpa, _cuda_dropout
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention, F.dropout = sdpa, dropout

@@ -1,0 +1,105 @@
+"""bitsandbytes 4-bit linears on a skeleton: the storages ``from_pretrained`` leaves on the device, without weights.
+
+Packed weight: ceil(numel / 2) bytes. Absmax: one per block of 64, fp32, or with double quantisation uint8 plus an fp32
+per 256 of them and one fp32 offset (Dettmers et al., 2023, section 3; bitsandbytes/functional.py, quantize_4bit).
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from vramplan.planner.trace.skeleton import TORCH_DTYPES
+
+BLOCK_SIZE = 64
+NESTED_BLOCK_SIZE = 256
+
+
+def quantize_skeleton(
+    model: nn.Module, *, quant: str, double_quant: bool, compute_dtype: str, skip: tuple[str, ...] = ("lm_head",)
+) -> nn.Module:
+    """Replace every ``nn.Linear`` but the output head by a ``Linear4bit`` with meta storages.
+
+    ``skip`` follows transformers' quantizers/base.py: the output embeddings stay as they are.
+    """
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear and name not in skip:
+                setattr(module, name, _linear_4bit(child, quant, double_quant, TORCH_DTYPES[compute_dtype]))
+    model.is_loaded_in_4bit = True  # type: ignore[assignment]
+    model.is_quantized = True  # type: ignore[assignment]
+    return model
+
+
+def _linear_4bit(linear: nn.Linear, quant: str, double_quant: bool, compute_dtype: torch.dtype) -> nn.Module:
+    import bitsandbytes as bnb
+
+    rows, columns = linear.out_features, linear.in_features
+    state = _quant_state((rows, columns), quant, double_quant, compute_dtype)
+    with torch.device("meta"):
+        quantized: Any = bnb.nn.Linear4bit(
+            columns,
+            rows,
+            bias=linear.bias is not None,
+            compute_dtype=compute_dtype,
+            compress_statistics=double_quant,
+            quant_type=quant,
+        )
+    packed = torch.empty((-(-rows * columns // 2), 1), dtype=torch.uint8, device="meta")
+    quantized.weight = bnb.nn.Params4bit(
+        packed,
+        requires_grad=False,
+        quant_state=state,
+        quant_type=quant,
+        compress_statistics=double_quant,
+        bnb_quantized=True,
+        module=quantized,
+    )
+    quantized.quant_state = state
+    if linear.bias is not None:
+        quantized.bias = linear.bias
+    quantized.requires_grad_(False)
+    module: nn.Module = quantized
+    return module
+
+
+def _quant_state(shape: tuple[int, int], quant: str, double_quant: bool, dtype: torch.dtype) -> Any:
+    from bitsandbytes.functional import QuantState
+
+    def meta(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    blocks = -(-shape[0] * shape[1] // BLOCK_SIZE)
+    common = {"shape": torch.Size(shape), "dtype": dtype, "blocksize": BLOCK_SIZE, "quant_type": quant}
+    code = meta((16,), torch.float32)
+    if not double_quant:
+        return QuantState(absmax=meta((blocks,), torch.float32), code=code, **common)
+    nested = QuantState(
+        absmax=meta((-(-blocks // NESTED_BLOCK_SIZE),), torch.float32),
+        code=meta((256,), torch.float32),
+        blocksize=NESTED_BLOCK_SIZE,
+        dtype=torch.float32,
+    )
+    return QuantState(
+        absmax=meta((blocks,), torch.uint8), code=code, offset=meta((), torch.float32), state2=nested, **common
+    )
+
+
+def quantization_tensors(model: nn.Module) -> list[torch.Tensor]:
+    """absmax, code and offset of every quantised weight, nested ones included."""
+    found = []
+    for module in model.modules():
+        state = getattr(module, "quant_state", None)
+        if state is not None:
+            parts = (state, state.state2)
+            found += [t for part in parts if part is not None for t in (part.absmax, part.code, part.offset)]
+    return [t for t in found if isinstance(t, torch.Tensor)]
+
+
+def opened_kernels() -> dict[Any, Any]:
+    """bitsandbytes' opaque 4-bit matmul, run as dequantise + linear so that the dequantised weight is seen
+    (bitsandbytes/backends/default/ops.py)."""
+    import bitsandbytes  # noqa: F401  registers the operation
+    from bitsandbytes.backends.default.ops import _gemm_4bit_default_impl
+
+    return {torch.ops.bitsandbytes.gemm_4bit.default: _gemm_4bit_default_impl}

@@ -1,0 +1,78 @@
+"""A real transformers model without its weights: built on the meta device, then given fake or real tensors."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def build_skeleton(config: dict[str, Any], *, dtype: str, attention: str = "sdpa") -> nn.Module:
+    """The causal-LM model of a config on the meta device, dropout as the config says, caches off.
+
+    Args:
+        config: config.json's fields, ``model_type`` among them.
+        dtype: fp32, bf16 or fp16.
+        attention: transformers' ``attn_implementation``.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    fields = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
+    hf_config = AutoConfig.for_model(config["model_type"], **fields)
+    hf_config.use_cache = False
+    with torch.device("meta"), no_init_weights():
+        model: nn.Module = AutoModelForCausalLM.from_config(
+            hf_config, dtype=TORCH_DTYPES[dtype], attn_implementation=attention
+        )
+    model.tie_weights()
+    return model
+
+
+def materialize(model: nn.Module, *, real: bool = False) -> nn.Module:
+    """Give every meta tensor storage on the CPU device: fake inside a FakeTensorMode, else real small random numbers.
+
+    Ties between tensors survive. Quantised weights keep their ``quant_state``.
+    """
+    memo: dict[int, torch.Tensor] = {}
+    keep: list[torch.Tensor] = []  # ids stay unique while the originals live
+
+    def given_storage(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        if tensor is None or tensor.device.type != "meta":
+            return tensor
+        known = memo.get(id(tensor))
+        if known is None:
+            keep.append(tensor)
+            known = _fresh(tensor, given_storage, real)
+            memo[id(tensor)] = known
+        return known
+
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in list(table.items()):
+                table[name] = given_storage(tensor)  # type: ignore[assignment]
+        for name, value in list(vars(module).items()):
+            if isinstance(value, torch.Tensor):
+                setattr(module, name, given_storage(value))
+    return model
+
+
+def _fresh(tensor: torch.Tensor, given_storage: Any, real: bool) -> torch.Tensor:
+    fresh = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+    if real:
+        with torch.no_grad():
+            _ = fresh.normal_(0, 0.02) if fresh.is_floating_point() else fresh.zero_()
+    if not isinstance(tensor, nn.Parameter):
+        return fresh
+    state = getattr(tensor, "quant_state", None)
+    # bitsandbytes' Params4bit cannot wrap a FakeTensor: a plain parameter that carries the state serves
+    parameter = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
+    if state is not None:
+        for part in (state, state.state2):
+            if part is not None:
+                part.absmax, part.code, part.offset = map(given_storage, (part.absmax, part.code, part.offset))
+        for name in ("quant_state", "quant_type", "compress_statistics", "blocksize"):
+            setattr(parameter, name, getattr(tensor, name))
+        parameter.bnb_quantized = True  # type: ignore[attr-defined]
+    return parameter
