@@ -54,6 +54,8 @@ def _rope_parameters(config: dict[str, Any]) -> dict[str, Any]:
     scaling: dict[str, Any] = config.get("rope_scaling") or {}
     theta = config.get("rope_theta") or _ROPE_THETA.get(config["model_type"], 10_000.0)
     scaled = {**scaling, "rope_theta": theta, "rope_type": scaling.get("rope_type") or scaling.get("type") or "default"}
+    if config["model_type"] == "phi3":
+        scaled = {"partial_rotary_factor": config.get("partial_rotary_factor", 1.0), **scaled}
     if config["model_type"] not in _ROPE_PER_KIND:
         return scaled
     local = config.get("rope_local_base_freq") or _ROPE_PER_KIND[config["model_type"]]

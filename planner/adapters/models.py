@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from vramplan.planner.adapters import catalogue
-from vramplan.planner.errors import UnknownModelError
+from vramplan.planner.errors import ModelMissingError, OfflineError, UnknownModelError
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.values import Value
 
@@ -61,12 +61,29 @@ def resolve_model(text: str, *, revision: str | None = None, online: bool = True
     found = _names().get(RENAMED.get(name.lower(), name).lower())
     if found is not None and revision is None:
         return catalogue.model_spec(*found)
-    repo_id = found[1] if found is not None else name
-    if _is_hub_id(repo_id) and online and (revision is not None or not _offline()):
-        from vramplan.planner.adapters.hub import read_hub
+    return _from_hub(found[1] if found is not None else name, revision, online)
 
-        return read_hub(repo_id, revision=revision)
-    raise _unknown(name, online=online)
+
+def _from_hub(repo_id: str, revision: str | None, online: bool) -> ModelSpec:
+    """The model from the Hub, or offline from its cache on this machine."""
+    if not _is_hub_id(repo_id):
+        raise _unknown(repo_id, online=online)
+    from vramplan.planner.adapters.hub import offline_error, read_cached, read_hub
+
+    if online and not _offline():
+        try:
+            return read_hub(repo_id, revision=revision)
+        except (ModelMissingError, OfflineError) as problem:
+            nearest = _nearest(repo_id)
+            if revision is None and nearest:
+                raise type(problem)(problem.message, remedy=f"did you mean {', '.join(nearest)}?") from None
+            raise
+    cached = read_cached(repo_id, revision=revision)
+    if cached is not None:
+        return cached
+    if revision is not None:
+        raise offline_error(repo_id, revision)
+    raise _unknown(repo_id, online=online)
 
 
 def search_models(query: str, limit: int = 20) -> tuple[ModelSummary, ...]:
@@ -136,10 +153,14 @@ _OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 """What huggingface_hub itself reads (huggingface_hub/constants.py)."""
 
 
+def _nearest(name: str) -> list[str]:
+    nearest = difflib.get_close_matches(name.lower(), list(_names()), n=8, cutoff=0.6)
+    return list(dict.fromkeys(_names()[each][1] for each in nearest))[:3]
+
+
 def _unknown(name: str, *, online: bool) -> UnknownModelError:
     shown = "".join(character if character.isprintable() else "?" for character in name)[:120]
-    nearest = difflib.get_close_matches(name.lower(), list(_names()), n=8, cutoff=0.5)
-    offered = list(dict.fromkeys(_names()[each][1] for each in nearest))[:3]
+    offered = _nearest(name)
     reason = "" if online and not _offline() else ", and the Hub was not asked (offline)"
     return UnknownModelError(
         f"no folder or catalogue model is called {shown!r}{reason}",

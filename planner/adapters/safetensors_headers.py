@@ -47,7 +47,9 @@ def read_folder_headers(folder: Path) -> dict[str, TensorInfo] | None:
     """
     index = folder / INDEX
     if index.is_file():
-        return _read_shards(folder, _shards(index))
+        if index.stat().st_size > MAX_INDEX_BYTES:
+            raise _bad(index.name, "is larger than 100 MB")
+        return _read_shards(folder, shards_of_index(index.read_bytes()))
     single = folder / ONE_FILE
     return read_header(single) if single.is_file() else None
 
@@ -112,18 +114,21 @@ def _whole_numbers(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
 
 
-def _shards(index: Path) -> list[str]:
-    if index.stat().st_size > MAX_INDEX_BYTES:
-        raise _bad(index.name, "is larger than 100 MB")
-    weight_map = _json_object(index.read_bytes(), index.name).get("weight_map")
+def shards_of_index(content: bytes, where: str = INDEX) -> list[str]:
+    """The files an index names, each a plain name beside it.
+
+    Raises:
+        BadConfigError: the index is broken, or names a file elsewhere.
+    """
+    weight_map = _json_object(content, where).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise _bad(index.name, "has no weight_map of tensor to file")
+        raise _bad(where, "has no weight_map of tensor to file")
     shards = sorted(set(weight_map.values()))
     if len(shards) > MAX_SHARDS:
-        raise _bad(index.name, f"names {len(shards):,} files; the limit is {MAX_SHARDS:,}")
+        raise _bad(where, f"names {len(shards):,} files; the limit is {MAX_SHARDS:,}")
     for shard in shards:
         if Path(shard).name != shard or "\\" in shard or "\0" in shard:
-            raise _bad(index.name, f"names {shard[:80]!r}, which is not a file beside it")
+            raise _bad(where, f"names {shard[:80]!r}, which is not a file beside it")
     return shards
 
 
