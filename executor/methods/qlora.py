@@ -1,5 +1,6 @@
 """QLoRA: LoRA on a base that bitsandbytes quantised (Dettmers et al., 2023, arXiv:2305.14314)."""
 
+import logging
 from typing import Any
 
 from vramplan.executor.methods import lora
@@ -16,6 +17,8 @@ def quantization_config(method: Qlora, setup: TrainingSetup) -> Any:
     from transformers import BitsAndBytesConfig
 
     if method.quant == "int8":
+        # One line a matmul is no news: 8-bit matmuls always take fp16 inputs.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     mixed = setup.precision.mixed_precision
     compute = setup.precision.dtype if mixed == "no" else mixed
