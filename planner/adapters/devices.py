@@ -69,15 +69,15 @@ def resolve_device(
         if text.casefold() != "auto":
             raise UsageError("--memory stands in for a device, and --device names one", remedy="leave one of them out")
         device: Device | None = _of_size(memory_bytes)
-        sentence = f"{format_bytes(memory_bytes)} of an Ampere-class card"
+        sentence = "a size standing in for an Ampere-class card"
     elif text.casefold() == "cpu":
         device = read_cpu()
-        sentence = f"this machine's processor, {_free(device)}"
+        sentence = "this machine's processor"
     elif text.casefold() == "auto":
         device, sentence = _first(inspect_devices() if readings is None else readings)
     elif _INDEX.fullmatch(text.casefold()) or _UUID.fullmatch(text.casefold()):
         device = _here(text, inspect_devices() if readings is None else readings)
-        sentence = f"{_place(device)}, {_free(device)}"
+        sentence = _place(device)
     else:
         device, sentence = _of_product(text)
     if device is None:
@@ -100,7 +100,7 @@ def visible_devices(devices: Sequence[Device], setting: str | None) -> tuple[Dev
         found = [
             device
             for device in devices
-            if (wanted.isdigit() and device.index == int(wanted) and not device.mig)
+            if (wanted.isdecimal() and device.index == int(wanted) and not device.mig)
             or (_UUID.fullmatch(wanted.casefold()) and (device.uuid or "").casefold().startswith(wanted.casefold()))
         ]
         if not found:
@@ -112,7 +112,7 @@ def visible_devices(devices: Sequence[Device], setting: str | None) -> tuple[Dev
 def _first(readings: Readings) -> tuple[Device | None, str]:
     seen = visible_devices(readings.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if seen:
-        return seen[0], f"{_place(seen[0])}, {_free(seen[0])}"
+        return seen[0], f"the first accelerator here, {_place(seen[0])}"
     if readings.devices:
         return None, f"CUDA_VISIBLE_DEVICES hides every accelerator here: {NO_ACCELERATOR}"
     return None, f"no accelerator here: {NO_ACCELERATOR}"
@@ -154,7 +154,7 @@ def _of_product(text: str) -> tuple[Device, str]:
         bnb_4bit=profile.bnb_4bit,
         architecture=profile.architecture,
     )
-    return device, f"{matched}; {format_bytes(profile.total_bytes)}, {profile.total_basis}"
+    return device, f"{matched}; total memory: {profile.total_basis}"
 
 
 def _of_size(memory_bytes: int) -> Device:
@@ -186,9 +186,5 @@ def _read_apple() -> Device:
 
 
 def _place(device: Device) -> str:
-    return device.name if device.index is None else f"{device.name} (GPU {device.index})"
-
-
-def _free(device: Device) -> str:
-    free = device.total_bytes if device.free_bytes is None else device.free_bytes
-    return f"{format_bytes(free)} of {format_bytes(device.total_bytes)} free"
+    kind = "MIG instance" if device.mig else "GPU"
+    return f"{kind} {device.uuid if device.mig else device.index}"

@@ -246,15 +246,13 @@ def _unknown(text: str) -> UnknownDeviceError:
 
 
 def _nearest(text: str, limit: int = 3) -> list[str]:
-    """The names that share most words with the text, spelling deciding among equals."""
-    asked = words_of(text)
-    spelling = " ".join(sorted(asked))
+    """The names whose words are spelt most like those of the text, memory sizes aside."""
+    asked = _distinguishing(words_of(text))
     scored = []
     for names in _all_names():
-        shared = max(len(_distinguishing(asked & words)) for words in names.words)
-        likeness = SequenceMatcher(None, spelling, " ".join(sorted(names.words[0]))).ratio()
-        if likeness > 0.5 or shared:
-            scored.append((-shared, -likeness, names.profile.name))
+        likeness = [max(SequenceMatcher(None, word, known).ratio() for known in names.words[0]) for word in asked]
+        if likeness and max(likeness) > 0.7:
+            scored.append((-sum(likeness), len(names.profile.name), names.profile.name))
     return [name for *_, name in sorted(scored)[:limit]]
 
 
