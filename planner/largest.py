@@ -1,0 +1,67 @@
+"""What a card can tune: per method, the largest model whose price fits.
+
+Models are tried from the largest down, so the first that fits is the answer. A bigger model does not always cost
+more (vocabulary, experts, attention all differ), so nothing is skipped on size alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+from vramplan.planner.candidate import Candidate
+from vramplan.planner.errors import VramplanError
+from vramplan.planner.values import Value
+
+
+class Sized(Protocol):
+    """A model as a list shows it: enough to order it by size."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def params(self) -> int: ...
+
+
+class Largest(Value):
+    """How far the search for one method has come.
+
+    ``model`` and ``candidate`` are the answer once ``done``; both None then: nothing in the catalogue fits.
+    """
+
+    method: str
+    tried: int
+    of: int
+    done: bool
+    model: str | None = None
+    """Its id in the catalogue."""
+    candidate: Candidate | None = None
+
+
+Price = Callable[[str, str], Candidate]
+"""(model id, method) -> its price on the device in question; raises VramplanError where there is none."""
+
+
+def largest(models: Iterable[Sized], methods: Sequence[str], price: Price) -> Iterator[Largest]:
+    """Yield progress per method, ending each method with a ``done``.
+
+    Args:
+        models: in any order; ties in size go to the first by name.
+        methods: in the order to report them.
+        price: called at most once per model and method. A model it raises VramplanError for is passed over.
+    """
+    ordered = sorted(models, key=lambda model: (-model.params, model.id))
+    for method in methods:
+        yield from _largest_for(method, [model.id for model in ordered], price)
+
+
+def _largest_for(method: str, ids: Sequence[str], price: Price) -> Iterator[Largest]:
+    for tried, model in enumerate(ids, start=1):
+        yield Largest(method=method, tried=tried, of=len(ids), done=False)
+        try:
+            candidate = price(model, method)
+        except VramplanError:
+            continue
+        if candidate.verdict == "fits":
+            yield Largest(method=method, tried=tried, of=len(ids), done=True, model=model, candidate=candidate)
+            return
+    yield Largest(method=method, tried=len(ids), of=len(ids), done=True)

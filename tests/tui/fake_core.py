@@ -1,0 +1,205 @@
+"""A core without torch, network or disk: real option resolution, invented prices, scripted runs."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any
+
+from tests.fakes import make_budget, make_candidate, make_cpu, make_device, make_model_spec, make_plan, make_report
+from vramplan.executor.events import Event, Finished, Measured, Progress, Saved, Started, Step
+from vramplan.planner.adapters.models import ModelSummary
+from vramplan.planner.device import Device, DeviceProfile
+from vramplan.planner.errors import UnknownModelError, UnsupportedError
+from vramplan.planner.largest import Largest, largest
+from vramplan.planner.methods import METHOD_NAMES
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.resolve import given_for_method, resolve
+from vramplan.planner.units import GIB, MIB, parse_bytes
+from vramplan.tui.choice import Choice, Compared, Knobs, Priced, SavedPlan
+from vramplan.tui.core import ActualLine, Check, Explained
+
+PARAMS = {"fake/llama-70b": 70 * 10**9, "fake/llama-8b": 8 * 10**9, "fake/llama-1b": 10**9, "fake/odd[red]name": 10**6}
+BYTES_PER_PARAM_X10 = {"full": 160, "lora": 21, "qlora": 7}
+
+
+def summaries() -> tuple[ModelSummary, ...]:
+    """The catalogue of the fake."""
+    return tuple(
+        ModelSummary(
+            id=name, aliases=(), params=params, model_type="llama", license="mit", gated=False, context_length=8192
+        )
+        for name, params in PARAMS.items()
+    )
+
+
+def spec(name: str) -> ModelSpec:
+    """A model of the fake's catalogue."""
+    small = make_model_spec()
+    provenance = small.provenance.model_copy(update={"location": name})
+    return make_model_spec(repo_id=name, revision=None, provenance=provenance, context_length=8192)
+
+
+def price(model: ModelSpec, given: dict[str, Any], device: Device | None) -> Priced:
+    """Invented: bytes per parameter by method, plus 1 MiB a token and 16 MiB a rank."""
+    resolved = resolve(given, model, device)
+    setup, workload = resolved.setup, resolved.workload
+    params = PARAMS.get(model.repo_id, 10**6)
+    tokens = setup.micro_batch_size * workload.sequence_length * (1 if setup.gradient_checkpointing else 2)
+    size = params * BYTES_PER_PARAM_X10[setup.method.kind] // 10 + tokens * MIB + GIB
+    size += getattr(setup.method, "r", 0) * 16 * MIB + (GIB if setup.optimizer == "adamw_torch" else 0)
+    candidate = make_candidate(
+        model=model, setup=setup, workload=workload, device=device, budget=make_budget(process_bytes=size),
+        total_params=params,
+    )  # fmt: skip
+    return Priced(candidate=candidate, recipe=resolved.recipe)
+
+
+def script(steps: int = 3) -> tuple[Event, ...]:
+    """The events of a short run that ends well."""
+    said: list[Event] = [
+        Started(time=0.0, pid=4242, fingerprint="f" * 64, max_steps=steps),
+        Progress(time=0.5, what="loading weights", fraction=0.5),
+        Measured(time=1.0, phase="backward", allocated_bytes=2 * GIB, reserved_bytes=3 * GIB),
+    ]
+    said += [
+        Step(
+            time=1.0 + n, step=n, max_steps=steps, loss=3.0 / n, tokens=1024 * n, tokens_per_second=1500.0,
+            eta_seconds=float(steps - n), allocated_bytes=2 * GIB, reserved_bytes=3 * GIB, process_bytes=4 * GIB,
+        )
+        for n in range(1, steps + 1)
+    ]  # fmt: skip
+    said += [
+        Saved(time=9.0, step=steps, path="runs/fake/checkpoint-3", size_bytes=5 * MIB),
+        Finished(time=9.5, report="runs/fake/report.json"),
+    ]
+    return tuple(said)
+
+
+class FakeCore:
+    """Satisfies ``vramplan.tui.core.Core``; the arguments are what the world is like."""
+
+    def __init__(
+        self,
+        *,
+        device: Device | None = None,
+        events: Sequence[Event] | None = None,
+        checks: Sequence[Check] | None = None,
+        hold_after: int | None = None,
+        errors: dict[str, Exception] | None = None,
+    ) -> None:
+        self.device = make_device() if device is None else device
+        self.events = tuple(script() if events is None else events)
+        self.checks = tuple(checks or (Check(name="device", verdict="ok", found="RTX 4090, 23.00 GiB free"),))
+        self.hold_after = hold_after
+        self.errors = errors or {}
+        self.priced: list[Knobs] = []
+        self.saved: list[Choice] = []
+        self.stopped = asyncio.Event()
+
+    def _fail(self, what: str) -> None:
+        if what in self.errors:
+            raise self.errors[what]
+
+    def default_device(self) -> tuple[Device | None, str]:
+        self._fail("default_device")
+        return self.device, f"{self.device.name} is here"
+
+    def devices(self) -> tuple[Device, ...]:
+        self._fail("devices")
+        return (self.device, make_cpu())
+
+    def profiles(self) -> tuple[DeviceProfile, ...]:
+        return tuple(
+            DeviceProfile(
+                name=name, vendor="NVIDIA", kind="cuda", architecture=architecture, total_bytes=size * GIB,
+                total_basis="a fake",
+            )
+            for name, architecture, size in (("H100 SXM 80 GB", "Hopper", 79), ("RTX 3060 12 GB", "Ampere", 12))
+        )  # fmt: skip
+
+    def named_device(self, text: str) -> tuple[Device | None, str]:
+        for profile in self.profiles():
+            if profile.name == text and profile.total_bytes is not None:
+                device = Device(
+                    source="profile", kind="cuda", name=text, total_bytes=profile.total_bytes, free_bytes=None,
+                    profile=text, architecture=profile.architecture,
+                )  # fmt: skip
+                return device, f"{text}, from its data sheet"
+        size = parse_bytes(text)
+        return Device(source="memory", kind="cuda", name=text, total_bytes=size, free_bytes=None), "a bare size"
+
+    def search_models(self, query: str, limit: int) -> tuple[ModelSummary, ...]:
+        return tuple(each for each in summaries() if query.lower() in each.id.lower())[:limit]
+
+    def resolve_model(self, text: str) -> ModelSpec:
+        self._fail("resolve_model")
+        if text not in PARAMS:
+            raise UnknownModelError(f"no folder or catalogue model is called {text!r}", remedy="see: vramplan models")
+        return spec(text)
+
+    def largest(self, device: Device, knobs: Knobs) -> Iterator[Largest]:
+        given = knobs.model_dump()
+        return largest(
+            summaries(),
+            METHOD_NAMES,
+            lambda name, method: price(spec(name), given_for_method(given, method), device).candidate,
+        )
+
+    def price(self, choice: Choice) -> Priced:
+        self._fail("price")
+        assert choice.model is not None
+        self.priced.append(choice.knobs)
+        return price(choice.model, choice.knobs.model_dump(), choice.device)
+
+    def compare(self, choice: Choice) -> tuple[Compared, ...]:
+        self._fail("compare")
+        model = choice.model
+        assert model is not None
+        rows = []
+        for method in ("lora", "qlora", "full"):
+            given = given_for_method(choice.knobs.model_dump(), method)
+            candidate = price(model, given, choice.device).candidate
+            rows.append(Compared(method=method, candidate=candidate, notes=(f"a fake reason for {method}",)))
+        refused = UnsupportedError("--method prefix is not priced yet", remedy="use lora")
+        return (*rows, Compared(method="prefix", candidate=None, notes=(str(refused.message),)))
+
+    def plan_path(self, choice: Choice) -> str:
+        return "runs/fake/plan.json"
+
+    def save_plan(self, choice: Choice) -> SavedPlan:
+        self._fail("save_plan")
+        assert choice.model is not None
+        self.saved.append(choice)
+        priced = price(choice.model, choice.knobs.model_dump(), choice.device)
+        plan = make_plan(candidate=priced.candidate, model=choice.model, recipe=priced.recipe)
+        return SavedPlan(path=self.plan_path(choice), plan=plan)
+
+    def preflight(self, saved: SavedPlan) -> tuple[Check, ...]:
+        self._fail("preflight")
+        return self.checks
+
+    async def launch(self, saved: SavedPlan) -> AsyncGenerator[Event, None]:
+        self._fail("launch")
+        for number, event in enumerate(self.events):
+            if number == self.hold_after:
+                await self.stopped.wait()
+                return
+            await asyncio.sleep(0)
+            yield event
+
+    async def stop(self) -> None:
+        self.stopped.set()
+
+    def explain(self, saved: SavedPlan, report_path: str) -> Explained:
+        self._fail("explain")
+        budget = saved.plan.budget
+        report = make_report(saved.plan)
+        lines = tuple(
+            ActualLine(
+                name=name, estimate_bytes=estimate, high_bytes=high, actual_bytes=actual, note="within the estimate"
+            )
+            for name, estimate, high, actual in (
+                ("peak allocated", budget.peak_allocated_bytes, None, report.peak_allocated_bytes),
+                ("process", budget.process_bytes, budget.high_process_bytes, report.process_bytes),
+            )
+        )
+        return Explained(report=report, lines=lines, remarks=("measured_by: torch.cuda.max_memory_allocated",))

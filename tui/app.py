@@ -1,0 +1,152 @@
+"""The app: six numbered screens over one frozen state. It decides nothing and computes nothing."""
+
+import asyncio
+from contextlib import aclosing
+
+from textual import on, work
+from textual.worker import Worker, WorkerState
+
+from vramplan.tui.command_line import plan_command, run_command
+from vramplan.tui.core import Core
+from vramplan.tui.messages import KnobsChanged, ModelChosen, PlanSaved, RunWanted
+from vramplan.tui.navigation import NavigatedApp
+from vramplan.tui.screens.confirm import Confirm
+from vramplan.tui.screens.devices import DevicePicker
+from vramplan.tui.screens.run import RunScreen
+from vramplan.tui.screens.step import StepScreen
+from vramplan.tui.state import RunState, State
+from vramplan.tui.text import describe_error
+
+
+class VramplanApp(NavigatedApp):
+    """``vramplan`` without arguments."""
+
+    TITLE = "vramplan"
+    CSS_PATH = "app.tcss"
+
+    def __init__(self, core: Core) -> None:
+        super().__init__()
+        self.core = core
+        self.state = State()
+
+    async def on_mount(self) -> None:
+        await self.push_screen("model")
+        self._find_device()
+
+    def change(self, state: State) -> None:
+        """Take a new state and draw it."""
+        self.state = state
+        for screen in self.screen_stack:
+            if isinstance(screen, StepScreen) and screen.is_mounted and screen.is_current:
+                screen.show_state(state)
+
+    def command(self) -> str:
+        """The command line that does what the app is set to do."""
+        choice = self.state.choice
+        return plan_command(choice, self.core.plan_path(choice)) if choice.model else "vramplan"
+
+    @work(exclusive=True, exit_on_error=False, group="device")
+    async def _find_device(self) -> None:
+        device, note = await asyncio.to_thread(self.core.default_device)
+        self.change(self.state.choosing(device=device).model_copy(update={"device_note": note}))
+
+    @on(ModelChosen)
+    async def _model_chosen(self, event: ModelChosen) -> None:
+        knobs = self.state.choice.knobs
+        if event.method is not None:
+            knobs = knobs.model_copy(update={"method": event.method})
+        self._reprice(self.state.choosing(model=event.model, knobs=knobs))
+        await self.action_go("setup")
+
+    @on(KnobsChanged)
+    def _knobs_changed(self, event: KnobsChanged) -> None:
+        self._reprice(self.state.choosing(knobs=event.knobs))
+
+    def _reprice(self, state: State) -> None:
+        self.change(state)
+        if state.choice.model is not None:
+            self._price()
+
+    @work(exclusive=True, exit_on_error=False, group="price")
+    async def _price(self) -> None:
+        try:
+            priced = await asyncio.to_thread(self.core.price, self.state.choice)
+        except Exception as error:  # whatever it is, the setup has no price and the screen says why
+            self.change(self.state.model_copy(update={"price_error": describe_error(error)}))
+        else:
+            self.change(self.state.model_copy(update={"priced": priced}))
+
+    @on(PlanSaved)
+    def _plan_saved(self, event: PlanSaved) -> None:
+        under_way = self.state.run is not None and self.state.run.under_way
+        run = self.state.run if under_way else None
+        self.change(self.state.model_copy(update={"saved": event.saved, "run": run}))
+
+    @on(RunWanted)
+    def _run_wanted(self, event: RunWanted) -> None:
+        self.change(self.state.model_copy(update={"run": RunState(saved=event.saved)}))
+        self._follow(event)
+
+    @work(exclusive=True, exit_on_error=False, group="run")
+    async def _follow(self, wanted: RunWanted) -> None:
+        async with aclosing(self.core.launch(wanted.saved)) as events:
+            async for event in events:
+                self._change_run(self._run().after(event))
+        self._change_run(self._run().ended())
+
+    def _run(self) -> RunState:
+        if self.state.run is None:
+            raise RuntimeError("no run is being followed")
+        return self.state.run
+
+    def _change_run(self, run: RunState) -> None:
+        self.change(self.state.model_copy(update={"run": run}))
+
+    @on(Worker.StateChanged)
+    def _worker_failed(self, event: Worker.StateChanged) -> None:
+        if event.state is not WorkerState.ERROR or event.worker.error is None:
+            return
+        message = describe_error(event.worker.error)
+        if event.worker.group == "run" and self.state.run is not None:
+            self._change_run(self._run().model_copy(update={"status": "failed", "failure": message}))
+        elif isinstance(self.screen, StepScreen):
+            self.screen.notice.fail(message)
+
+    async def stop_run(self) -> None:
+        """Ask the training child to stop; its last events are still shown."""
+        if self._run().under_way:
+            self._change_run(self._run().model_copy(update={"status": "stopping"}))
+            await self.core.stop()
+
+    @work(exclusive=True, exit_on_error=False, group="device")
+    async def action_pick_device(self) -> None:
+        """Choose what to plan for."""
+        picked = await self.push_screen_wait(DevicePicker(self.core))
+        if picked is None:
+            return
+        device, note = (
+            await asyncio.to_thread(self.core.named_device, picked) if isinstance(picked, str) else (picked, "")
+        )
+        self._reprice(self.state.choosing(device=device).model_copy(update={"device_note": note}))
+
+    def action_copy_command(self) -> None:
+        """Put the equivalent command line on the clipboard, and show it."""
+        on_run = isinstance(self.screen, RunScreen) and self.state.saved is not None
+        command = run_command(self.state.saved) if on_run and self.state.saved else self.command()
+        self.copy_to_clipboard(command)
+        if isinstance(self.screen, StepScreen):
+            self.screen.notice.say(f"copied: {command}")
+
+    @work(exit_on_error=False, group="quit")
+    async def _leave(self) -> None:
+        """Leave; a run under way is stopped first, once confirmed."""
+        if self.state.run is not None and self.state.run.under_way:
+            if not await self.push_screen_wait(Confirm("A run is under way. Stop it and leave?")):
+                return
+            await self.stop_run()
+            await self.workers.wait_for_complete([w for w in self.workers if w.group == "run"])
+        self.exit(0)
+
+    async def action_quit(self) -> None:
+        """What ctrl+q and the palette do too."""
+        self._leave()

@@ -1,0 +1,74 @@
+"""Every key of the app, once. Bindings, the command palette and the help overlay are all made from this table."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from textual.binding import Binding, BindingType
+
+Scope = Literal["app", "list", "model", "setup", "plan", "run", "knobs", "dialog", "question", "help"]
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing a key does. ``id`` is what a user's keymap names."""
+
+    id: str
+    keys: str
+    action: str
+    label: str
+    help: str
+    scope: Scope
+    footer: bool = False
+
+
+STEPS: tuple[tuple[str, str], ...] = (
+    ("model", "Model"),
+    ("setup", "Setup"),
+    ("compare", "Compare"),
+    ("plan", "Plan"),
+    ("run", "Run"),
+    ("report", "Report"),
+)
+"""The screens in the order of the work: name, title. Their numbers are the keys."""
+
+ACTIONS: tuple[Action, ...] = (
+    *(
+        Action(f"app.{name}", str(number), f"go('{name}')", title, f"go to {title}", "app")
+        for number, (name, title) in enumerate(STEPS, start=1)
+    ),
+    Action("list.down", "j", "cursor_down", "Down", "one row down (also the arrow)", "list"),
+    Action("list.up", "k", "cursor_up", "Up", "one row up (also the arrow)", "list"),
+    Action("list.top", "g", "scroll_top", "Top", "first row", "list"),
+    Action("list.bottom", "G", "scroll_bottom", "Bottom", "last row", "list"),
+    Action("list.take", "enter", "select_cursor", "Take", "take this row: a model, a device, a method", "list", True),
+    Action("model.filter", "slash", "filter", "Find", "search models, or type a folder or Hub id", "model", True),
+    Action("knobs.down", "j,down", "cursor_down", "Down", "next option", "knobs"),
+    Action("knobs.up", "k,up", "cursor_up", "Up", "previous option", "knobs"),
+    Action("knobs.less", "h,left", "turn(-1)", "Less", "previous value", "knobs"),
+    Action("knobs.more", "l,right", "turn(1)", "More", "next value", "knobs"),
+    Action("knobs.edit", "enter", "edit", "Type", "type an exact value", "knobs", True),
+    Action("knobs.reset", "backspace", "reset", "Default", "back to the default", "knobs", True),
+    Action("setup.next", "n", "app.go('compare')", "Next", "compare the methods", "setup", True),
+    Action("plan.save", "s", "save_plan", "Save", "write the plan file", "plan", True),
+    Action("plan.run", "r", "app.go('run')", "Run", "check the plan and run it", "plan", True),
+    Action("run.start", "r", "start_run", "Run", "start the run (asks first)", "run", True),
+    Action("run.stop", "x", "stop_run", "Stop", "stop the run (asks first)", "run", True),
+    Action("dialog.cancel", "escape", "dismiss(None)", "Cancel", "leave the box, nothing changes", "dialog", True),
+    Action("question.yes", "y", "dismiss(True)", "Yes", "yes", "question", True),
+    Action("question.no", "n,escape", "dismiss(False)", "No", "no", "question", True),
+    Action("help.close", "escape,question_mark,q", "dismiss(None)", "Close", "close this list", "help", True),
+    Action("app.device", "d", "pick_device", "Device", "choose the device to plan for", "app", True),
+    Action("app.copy", "y", "copy_command", "Copy", "copy the equivalent command line", "app", True),
+    Action("app.help", "question_mark", "help", "Help", "this list", "app", True),
+    Action("app.back", "escape", "back", "Back", "to the screen before", "app", True),
+    Action("app.quit", "q", "quit", "Quit", "leave (asks while a run is under way)", "app", True),
+)
+
+
+def bindings(*scopes: Scope) -> list[BindingType]:
+    """The Textual bindings of some scopes, in table order."""
+    return [
+        Binding(action.keys, action.action, action.label, show=action.footer, id=action.id, tooltip=action.help)
+        for action in ACTIONS
+        if action.scope in scopes
+    ]

@@ -1,0 +1,51 @@
+"""What a person has chosen so far. The screens show it; only the app replaces it."""
+
+from vramplan.planner.candidate import Candidate
+from vramplan.planner.device import Device
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.plan import Plan
+from vramplan.planner.training_setup import Optimizer, TrainingRecipe
+from vramplan.planner.values import Value
+
+
+class Knobs(Value):
+    """The options a person has set; None leaves the default the command line would take."""
+
+    method: str | None = None
+    sequence_length: int | None = None
+    micro_batch: int | None = None
+    rank: int | None = None
+    gradient_checkpointing: bool | None = None
+    optimizer: Optimizer | None = None
+    data: str | None = None
+    max_steps: int | None = None
+
+
+class Choice(Value):
+    """A model, a device and the knobs."""
+
+    model: ModelSpec | None = None
+    device: Device | None = None
+    knobs: Knobs = Knobs()
+
+
+class Priced(Value):
+    """A choice with every option resolved and its price."""
+
+    candidate: Candidate
+    recipe: TrainingRecipe
+
+
+class Compared(Value):
+    """One row of the comparison: a priced method with its reasons, or the reason it has no price."""
+
+    method: str
+    candidate: Candidate | None
+    notes: tuple[str, ...]
+
+
+class SavedPlan(Value):
+    """A plan file on disk."""
+
+    path: str
+    plan: Plan

@@ -1,0 +1,40 @@
+"""What screens and widgets say to the app. Each carries frozen values.
+
+The messages themselves cannot be frozen: Textual writes its routing marks onto them.
+"""
+
+from dataclasses import dataclass
+
+from textual.message import Message
+
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.tui.choice import Knobs, SavedPlan
+
+
+@dataclass
+class ModelChosen(Message):
+    """A person settled on a model, and perhaps on a method with it."""
+
+    model: ModelSpec
+    method: str | None = None
+
+
+@dataclass
+class KnobsChanged(Message):
+    """An option was set or put back to its default."""
+
+    knobs: Knobs
+
+
+@dataclass
+class PlanSaved(Message):
+    """A plan file was written."""
+
+    saved: SavedPlan
+
+
+@dataclass
+class RunWanted(Message):
+    """A person confirmed that the saved plan shall run."""
+
+    saved: SavedPlan

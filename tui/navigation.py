@@ -1,0 +1,72 @@
+"""Which screens there are, how the keys move between them, and what the palette and the help offer."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ClassVar
+
+from textual.actions import parse
+from textual.app import App, SystemCommand
+from textual.screen import Screen
+
+from vramplan.tui.bindings import ACTIONS, bindings
+from vramplan.tui.screens.compare import CompareScreen
+from vramplan.tui.screens.help import Help
+from vramplan.tui.screens.model import ModelScreen
+from vramplan.tui.screens.plan import PlanScreen
+from vramplan.tui.screens.report import ReportScreen
+from vramplan.tui.screens.run import RunScreen
+from vramplan.tui.screens.setup import SetupScreen
+from vramplan.tui.screens.step import StepScreen
+from vramplan.tui.state import State, why_not
+
+
+class NavigatedApp(App[int]):
+    """Six numbered screens; each is made once and kept."""
+
+    BINDINGS = bindings("app")
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (110, "-wide")]  # type: ignore[misc]
+    SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
+        "model": ModelScreen,
+        "setup": SetupScreen,
+        "compare": CompareScreen,
+        "plan": PlanScreen,
+        "run": RunScreen,
+        "report": ReportScreen,
+    }
+    state: State
+
+    def why_not(self, action: str) -> str | None:
+        """Why a binding's action is not possible now; None when it is."""
+        _, name, parameters = parse(action)
+        return why_not(self.state, name, parameters)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Grey out what is not possible now."""
+        return None if why_not(self.state, action, parameters) else True
+
+    async def action_go(self, name: str) -> None:
+        """Open a screen: back to it when it is open already, else on top of this one."""
+        open_names = [screen.step for screen in self.screen_stack if isinstance(screen, StepScreen)]
+        if name not in open_names:
+            await self.push_screen(name)
+            return
+        while isinstance(self.screen, StepScreen) and self.screen.step != name:
+            await self.pop_screen()
+
+    async def action_back(self) -> None:
+        """To the screen before; on the first one, out of the search box."""
+        if len(self.screen_stack) > 2:
+            await self.pop_screen()
+        else:
+            self.screen.set_focus(None)
+            self.screen.focus_next()
+
+    def action_help(self) -> None:
+        """Show the keys."""
+        self.push_screen(Help())
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette: every action that works everywhere."""
+        for action in ACTIONS:
+            if action.scope == "app" and self.why_not(action.action) is None:
+                yield SystemCommand(action.label, action.help, partial(self.run_action, action.action))

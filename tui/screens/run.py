@@ -1,0 +1,116 @@
+"""Screen 5: what stands between the plan and a run, then the run as it goes."""
+
+import asyncio
+from collections.abc import Iterable
+
+from rich.text import Text
+from textual import work
+from textual.containers import Vertical
+from textual.widget import Widget
+from textual.widgets import RichLog, Sparkline, Static
+
+from vramplan.tui.bindings import bindings
+from vramplan.tui.choice import SavedPlan
+from vramplan.tui.core import Check
+from vramplan.tui.messages import RunWanted
+from vramplan.tui.screens.confirm import Confirm
+from vramplan.tui.screens.step import StepScreen
+from vramplan.tui.state import RunState, State
+from vramplan.tui.text import cell, plain
+from vramplan.tui.theme import GREEN, VERMILLION, YELLOW
+from vramplan.tui.widgets.live_memory import LiveMemory
+from vramplan.tui.widgets.row_table import RowTable
+from vramplan.tui.widgets.run_line import describe_event, describe_run
+
+CHECKS = {"ok": ("ok", GREEN), "warns": ("warns", YELLOW), "blocks": ("blocks", VERMILLION)}
+
+
+class RunScreen(StepScreen):
+    """Preflight, then loss, memory against the budget, pace and events."""
+
+    step = "run"
+    BINDINGS = bindings("run")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._checked: SavedPlan | None = None
+        self._blocked = ""
+        self._logged = 0
+
+    def body(self) -> Iterable[Widget]:
+        with Vertical(id="checks-box"):
+            yield RowTable("check", "verdict", "found", id="checks")
+        with Vertical(id="live-box"):
+            yield Static(id="run-line", markup=False)
+            yield Sparkline([], id="loss")
+            yield LiveMemory()
+            yield RichLog(id="events", markup=False, highlight=False, wrap=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#checks").focus()
+
+    def show_state(self, state: State) -> None:
+        super().show_state(state)
+        run = state.run
+        self.query_one("#checks-box").display = run is None
+        self.query_one("#live-box").display = run is not None
+        if run is not None:
+            self._show_run(run)
+        elif state.saved is not None and state.saved != self._checked:
+            self._checked = state.saved
+            self._check(state.saved)
+
+    @work(exclusive=True, exit_on_error=False)
+    async def _check(self, saved: SavedPlan) -> None:
+        self._blocked, self._logged = "checking ...", 0
+        self.query_one("#events", RichLog).clear()
+        self.notice.say(self._blocked)
+        checks = await asyncio.to_thread(self.vramplan.core.preflight, saved)
+        self.query_one(RowTable).show([_row(check) for check in checks])
+        blocking = [check for check in checks if check.verdict == "blocks"]
+        self._blocked = "; ".join(check.remedy or check.found for check in blocking)
+        if blocking:
+            self.notice.fail(f"this plan may not run: {self._blocked}")
+        else:
+            self.notice.say("ready: r starts the run")
+
+    def _show_run(self, run: RunState) -> None:
+        self.query_one("#run-line", Static).update(describe_run(run))
+        self.query_one(Sparkline).data = run.losses
+        self.query_one(LiveMemory).show(run.saved.plan.budget, run.step)
+        log = self.query_one(RichLog)
+        for event in run.log[self._logged :]:
+            log.write(Text(plain(describe_event(event))))
+        self._logged = len(run.log)
+        if run.status == "done":
+            self.notice.say("done: 6 sets the estimate beside what happened")
+        elif run.failure:
+            self.notice.fail(run.failure)
+        elif run.status == "interrupted":
+            self.notice.say("stopped")
+
+    @work(exit_on_error=False, group="ask")
+    async def action_start_run(self) -> None:
+        """Start the saved plan, once confirmed."""
+        saved = self.vramplan.state.saved
+        if saved is None:
+            return
+        if self._blocked:
+            self.notice.fail(f"this plan may not run: {self._blocked}")
+        elif await self.app.push_screen_wait(Confirm(f"Run {saved.path} now?")):
+            self._checked = None
+            self._logged = 0
+            self.query_one("#events", RichLog).clear()
+            self.post_message(RunWanted(saved))
+
+    @work(exit_on_error=False, group="ask")
+    async def action_stop_run(self) -> None:
+        """Stop the run, once confirmed."""
+        if await self.app.push_screen_wait(Confirm("Stop the run? What it saved so far stays.")):
+            await self.vramplan.stop_run()
+
+
+def _row(check: Check) -> tuple[str | Text, ...]:
+    word, colour = CHECKS[check.verdict]
+    found = check.found if check.remedy is None else f"{check.found} — {check.remedy}"
+    return (check.name, cell(word, style=f"bold {colour}"), found)

@@ -1,0 +1,79 @@
+"""What the six screens share: the step bar, the model and device lines, the notice line and the keys."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Footer, Static
+from textual.worker import Worker, WorkerState
+
+from vramplan.tui.bindings import STEPS
+from vramplan.tui.state import State, why_not
+from vramplan.tui.text import describe_device, describe_error, describe_model, line
+from vramplan.tui.widgets.notice import Notice
+from vramplan.tui.widgets.step_bar import StepBar
+
+if TYPE_CHECKING:
+    from vramplan.tui.app import VramplanApp
+
+
+class StepScreen(Screen[None]):
+    """A numbered screen. It shows the app's state and never owns it."""
+
+    step: ClassVar[str]
+
+    @property
+    def vramplan(self) -> "VramplanApp":
+        """The app, under its own type."""
+        return cast("VramplanApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        yield StepBar(self.step)
+        yield Static(id="model-line", markup=False)
+        yield Static(id="device-line", markup=False)
+        yield from self.body()
+        yield Notice()
+        yield Footer(show_command_palette=False)
+
+    def body(self) -> Iterable[Widget]:
+        """The screen's own widgets."""
+        raise NotImplementedError
+
+    def show_state(self, state: State) -> None:
+        """Draw what the app knows; called when the screen comes up and whenever the state changes."""
+        self.query_one("#model-line", Static).update(line(describe_model(state.choice.model)))
+        device = describe_device(state.choice.device)
+        self.query_one("#device-line", Static).update(line(device))
+        closed = frozenset(name for name, _ in STEPS if why_not(state, "go", (name,)))
+        self.query_one(StepBar).show(closed)
+        self.refresh_bindings()
+
+    @property
+    def notice(self) -> Notice:
+        """The line above the keys."""
+        return self.query_one(Notice)
+
+    @on(events.ScreenResume)
+    def _come_up(self) -> None:
+        self.show_state(self.vramplan.state)
+
+    @on(Worker.StateChanged)
+    def _say_what_failed(self, event: Worker.StateChanged) -> None:
+        if event.state is WorkerState.ERROR and event.worker.error is not None:
+            self.notice.fail(describe_error(event.worker.error))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Grey out what is not possible now."""
+        return None if why_not(self.vramplan.state, action, parameters) else True
+
+    def on_key(self, event: events.Key) -> None:
+        """A key whose action is not possible now says why."""
+        for active in self.active_bindings.values():
+            if active.binding.key == event.key and not active.enabled:
+                reason = self.vramplan.why_not(active.binding.action)
+                if reason:
+                    self.notice.say(reason)
+                    return

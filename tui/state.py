@@ -1,0 +1,106 @@
+"""Everything the app knows, as one frozen value, and why an action is not possible in it."""
+
+from typing import Literal
+
+from vramplan.executor.events import Event, Failed, Finished, Measured, Step
+from vramplan.planner.values import Value
+from vramplan.tui.choice import Choice, Priced, SavedPlan
+
+LOSSES_KEPT = 600
+"""Points of the loss curve kept for drawing; the report has the facts."""
+
+RunStatus = Literal["running", "stopping", "done", "failed", "interrupted"]
+
+
+class RunState(Value):
+    """A run as its events tell it."""
+
+    saved: SavedPlan
+    status: RunStatus = "running"
+    step: Step | None = None
+    losses: tuple[float, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    log: tuple[Event, ...] = ()
+    report: str | None = None
+    failure: str | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """A child process is (or may be) alive."""
+        return self.status in ("running", "stopping")
+
+    def after(self, event: Event) -> "RunState":
+        """The run once this event has been heard."""
+        match event:
+            case Step():
+                losses = self.losses if event.loss is None else (*self.losses, event.loss)[-LOSSES_KEPT:]
+                return self.model_copy(update={"step": event, "losses": losses})
+            case Measured():
+                return self._logged(event, measured=(*self.measured, event))
+            case Failed():
+                remedy = f" — {event.remedy}" if event.remedy else ""
+                status = "interrupted" if self.status == "stopping" else "failed"
+                return self._logged(event, status=status, failure=event.message + remedy)
+            case Finished():
+                return self._logged(event, status="done", report=event.report)
+            case _:
+                return self._logged(event)
+
+    def ended(self) -> "RunState":
+        """The run once its events have stopped: without a last word from the child, it failed."""
+        if not self.under_way:
+            return self
+        if self.status == "stopping":
+            return self.model_copy(update={"status": "interrupted"})
+        return self.model_copy(update={"status": "failed", "failure": "the training process ended without a report"})
+
+    def _logged(self, event: Event, **changed: object) -> "RunState":
+        return self.model_copy(update={"log": (*self.log, event), **changed})
+
+
+class State(Value):
+    """What has been chosen, priced, saved and run."""
+
+    choice: Choice = Choice()
+    device_note: str = ""
+    """How the device came to be chosen, in words."""
+    priced: Priced | None = None
+    price_error: str = ""
+    """Why the choice has no price; empty while it is being priced."""
+    saved: SavedPlan | None = None
+    run: RunState | None = None
+
+    def choosing(self, **changed: object) -> "State":
+        """The state with a model, device or knobs chosen anew: its price and its saved plan no longer hold."""
+        choice = self.choice.model_copy(update=changed)
+        return self.model_copy(update={"choice": choice, "priced": None, "price_error": "", "saved": None})
+
+
+def why_not(state: State, action: str, parameters: tuple[object, ...] = ()) -> str | None:
+    """Why an action is not possible now, with what to do about it; None when it is."""
+    running = state.run is not None and state.run.under_way
+    if action == "go":
+        return _why_not_go(state, str(parameters[0]))
+    if action in ("copy_command", "save_plan") and state.choice.model is None:
+        return "choose a model first (1)"
+    if action == "save_plan" and state.priced is None:
+        return state.price_error or "the price is being worked out"
+    if action == "start_run":
+        if running:
+            return "a run is under way"
+        return "save the plan first (4, then s)" if state.saved is None else None
+    if action == "stop_run" and not running:
+        return "no run is under way"
+    if action == "pick_device" and running:
+        return "a run is under way"
+    return None
+
+
+def _why_not_go(state: State, screen: str) -> str | None:
+    if screen in ("setup", "compare", "plan") and state.choice.model is None:
+        return "choose a model first (1)"
+    if screen == "run" and state.run is None and state.saved is None:
+        return "save a plan first (4, then s)"
+    if screen == "report" and (state.run is None or state.run.report is None):
+        return "no run has finished yet"
+    return None

@@ -1,0 +1,73 @@
+"""The stacked bar of a memory budget against what is available."""
+
+from collections.abc import Sequence
+
+from textual.content import Content
+from textual.widget import Widget
+
+from vramplan.planner.candidate import Candidate
+from vramplan.planner.memory.budget import BudgetLine, Component, MemoryBudget
+from vramplan.tui.theme import COMPONENTS, GREY, UP_TO_GLYPH, VERMILLION
+
+
+def peak_lines(budget: MemoryBudget) -> tuple[BudgetLine, ...]:
+    """Every line of the peak, the tensors' and the process's own, in the order the bar stacks them."""
+    lines = [line for phase in budget.phases if phase.name == budget.peak_phase for line in phase.lines]
+    order = list(COMPONENTS)
+    return tuple(sorted([*lines, *budget.process_lines], key=lambda line: order.index(line.component)))
+
+
+def share_cells(amounts: Sequence[int], width: int) -> list[int]:
+    """Cells for each amount, summing to width, by largest remainder.
+
+    >>> share_cells([3, 3, 2], 4)
+    [2, 1, 1]
+    >>> share_cells([0, 0], 5)
+    [0, 0]
+    """
+    total = sum(amounts)
+    if total <= 0 or width <= 0:
+        return [0] * len(amounts)
+    cells = [amount * width // total for amount in amounts]
+    remainders = sorted(range(len(amounts)), key=lambda i: amounts[i] * width % total, reverse=True)
+    for index in remainders[: width - sum(cells)]:
+        cells[index] += 1
+    return cells
+
+
+class BudgetBar(Widget):
+    """One line: a glyph per component, ``·`` up to the upper bound, ``─`` for what stays free, ``│`` at the limit."""
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._candidate: Candidate | None = None
+
+    def show(self, candidate: Candidate | None) -> None:
+        """Draw this candidate's budget; None draws an empty line."""
+        self._candidate = candidate
+        self.refresh()
+
+    def render(self) -> Content:
+        if self._candidate is None:
+            return Content("")
+        return _bar(self._candidate.budget, self._candidate.available_bytes, self.size.width)
+
+
+def _bar(budget: MemoryBudget, available_bytes: int | None, width: int) -> Content:
+    lines = peak_lines(budget)
+    estimate = sum(line.estimate_bytes for line in lines)
+    up_to = max(0, budget.high_process_bytes - estimate)
+    limit = available_bytes or 0
+    free = max(0, limit - estimate - up_to)
+    shares = share_cells([*(line.estimate_bytes for line in lines), up_to, free], width)
+    styles: list[tuple[str, str]] = [COMPONENTS[_component(line)] for line in lines]
+    styles += [(UP_TO_GLYPH, GREY), ("─", GREY)]
+    glyphs = [style for style, cells in zip(styles, shares, strict=True) for _ in range(cells)]
+    if limit and limit < estimate + up_to:
+        at = share_cells([limit, estimate + up_to - limit], width)[0]
+        glyphs[min(at, width - 1)] = ("│", f"bold {VERMILLION}")
+    return Content("").join(Content.styled(glyph, style) if style else Content(glyph) for glyph, style in glyphs)
+
+
+def _component(line: BudgetLine) -> Component:
+    return line.component

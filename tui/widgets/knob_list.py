@@ -1,0 +1,87 @@
+"""The options of a setup as a list of dials: up and down choose, left and right turn, enter types."""
+
+from typing import Any
+
+from textual import events
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from vramplan.tui.bindings import bindings
+from vramplan.tui.choice import Knobs, Priced
+from vramplan.tui.knobs import KNOBS, Knob, in_force, read_typed, shown, turned
+from vramplan.tui.messages import KnobsChanged
+from vramplan.tui.screens.prompt import Prompt
+from vramplan.tui.text import plain
+
+
+class KnobList(Widget, can_focus=True):
+    """One line a knob; what a person set is marked, the rest is the default's."""
+
+    BINDINGS = bindings("knobs")
+    cursor: reactive[int] = reactive(0)
+
+    def __init__(self) -> None:
+        super().__init__(id="knobs")
+        self._knobs, self._priced = Knobs(), None
+
+    _priced: Priced | None
+
+    def show(self, knobs: Knobs, priced: Priced | None) -> None:
+        """Draw these options; defaults are read from the priced choice."""
+        self._knobs = knobs
+        self._priced = priced or self._priced
+        self.refresh()
+
+    def render(self) -> Content:
+        return Content("\n").join(self._row(index, knob) for index, knob in enumerate(KNOBS))
+
+    def _row(self, index: int, knob: Knob) -> Content:
+        value = in_force(knob, self._knobs, self._priced)
+        given = getattr(self._knobs, knob.name) is not None
+        here = index == self.cursor and self.has_focus
+        text = f"{'›' if here else ' '} {knob.label:<17}{'‹' if knob.values else ' '} {plain(shown(value)):<20}"
+        text += f"{'›' if knob.values else ' '}  {'set' if given else 'default'}"
+        return Content.styled(text, "bold reverse" if here else "" if given else "dim")
+
+    def action_cursor_down(self) -> None:
+        self.cursor = min(self.cursor + 1, len(KNOBS) - 1)
+
+    def action_cursor_up(self) -> None:
+        self.cursor = max(self.cursor - 1, 0)
+
+    def action_turn(self, direction: int) -> None:
+        """Take the next value in a direction."""
+        knob = KNOBS[self.cursor]
+        self._set(knob, turned(knob, in_force(knob, self._knobs, self._priced), direction))
+
+    def action_reset(self) -> None:
+        """Back to the default."""
+        self._set(KNOBS[self.cursor], None)
+
+    def action_edit(self) -> None:
+        """Type an exact value, where the option has more than the listed ones."""
+        knob = KNOBS[self.cursor]
+        if knob.typed is None:
+            self.action_turn(1)
+            return
+        now = in_force(knob, self._knobs, self._priced)
+
+        def typed(answer: str | None) -> None:
+            if answer is not None:
+                self._set(knob, read_typed(knob, answer))
+
+        prompt = Prompt(knob.label, "" if now is None else str(now), lambda text: read_typed(knob, text))
+        self.app.push_screen(prompt, typed)
+
+    def on_click(self, event: events.Click) -> None:
+        """A click chooses a row; a second one turns it."""
+        if event.y < len(KNOBS):
+            if self.cursor == event.y:
+                self.action_turn(1)
+            self.cursor = event.y
+
+    def _set(self, knob: Knob, value: Any) -> None:
+        self._knobs = self._knobs.model_copy(update={knob.name: value})
+        self.refresh()
+        self.post_message(KnobsChanged(self._knobs))

@@ -1,0 +1,22 @@
+"""The line above the keys: what just happened, or what went wrong and what to do about it."""
+
+from textual.widgets import Static
+
+from vramplan.tui.text import line
+
+
+class Notice(Static):
+    """Empty until something is said; an error has the word in front, so that colour is not needed."""
+
+    def __init__(self) -> None:
+        super().__init__("", id="notice", markup=False)
+
+    def say(self, text: str) -> None:
+        """A plain note."""
+        self.set_class(False, "-error")
+        self.update(line(text))
+
+    def fail(self, text: str) -> None:
+        """An error: one line, remedy included."""
+        self.set_class(True, "-error")
+        self.update(line(f"✗ {text}"))
