@@ -63,7 +63,7 @@ def _build_trainer(
     from transformers.trainer_callback import PrinterCallback
 
     from vramplan.executor.machine import environment, make_meter, use_device
-    from vramplan.executor.phases import Marks
+    from vramplan.executor.marks import Marks
     from vramplan.executor.telemetry import Telemetry
     from vramplan.executor.trainer import PlannedTrainer, StandardLossTrainer
     from vramplan.executor.training_args import training_args

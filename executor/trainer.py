@@ -6,7 +6,8 @@ from transformers import Trainer
 from trl import SFTTrainer
 
 from vramplan.executor.data import LongestFirst
-from vramplan.executor.phases import Marks, PhaseMeter
+from vramplan.executor.marks import Marks
+from vramplan.executor.phases import PhaseMeter
 
 
 class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
