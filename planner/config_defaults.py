@@ -36,13 +36,13 @@ def complete_config(config: dict[str, Any], defaults: dict[str, Any]) -> dict[st
     return whole
 
 
-def checkpoint_dtype(config: dict[str, Any]) -> Dtype:
-    """The dtype config.json names (``dtype``, or ``torch_dtype`` before transformers 5); fp32 when it names none."""
+def named_dtype(config: dict[str, Any]) -> Dtype | None:
+    """The dtype config.json names: ``dtype``, or ``torch_dtype`` before transformers 5; None when it names none."""
     for fields in (config, config.get("text_config")):
         named = isinstance(fields, dict) and (fields.get("dtype") or fields.get("torch_dtype"))
         if named:
-            return TORCH_NAMES.get(str(named).removeprefix("torch."), "fp32")
-    return "fp32"
+            return TORCH_NAMES.get(str(named).removeprefix("torch."))
+    return None
 
 
 def _layers(config: dict[str, Any]) -> range:

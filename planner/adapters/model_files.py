@@ -13,7 +13,7 @@ from vramplan.planner.adapters.catalogue import architectures, context_length, k
 from vramplan.planner.adapters.safetensors_headers import TensorInfo
 from vramplan.planner.adapters.transformers_weights import ask_transformers, transformers_installed
 from vramplan.planner.config_check import require
-from vramplan.planner.config_defaults import checkpoint_dtype, complete_config
+from vramplan.planner.config_defaults import complete_config, named_dtype
 from vramplan.planner.dtypes import SAFETENSORS_NAMES, Dtype
 from vramplan.planner.errors import BadConfigError, UnsupportedError
 from vramplan.planner.model_spec import ModelSpec, ModuleKind, Provenance, Weight
@@ -50,7 +50,7 @@ def model_from_files(
     where = f"config.json of {repo_id[-120:]!r}"
     known = _known_type(config, where)
     quantization = _quantization(config, where)
-    dtype = _stored_dtype(tensors, quantization) or checkpoint_dtype(config)
+    dtype = _stored_dtype(tensors, quantization) or named_dtype(config) or "fp32"
     whole, architecture, weights, basis, head = _weights(config, known, tensors, quantization, dtype, where)
     if tensors is not None and quantization is None and basis != _FROM_HEADERS:
         _check_tensors(weights, tensors, repo_id, complete=config["model_type"] in FAMILIES)

@@ -94,6 +94,11 @@ def search_models(query: str, limit: int = 20) -> tuple[ModelSummary, ...]:
     return tuple(_summary(entry) for _, _, entry in scored[:limit])
 
 
+def catalogue_size() -> int:
+    """How many models the catalogue has."""
+    return len(catalogue.entries())
+
+
 def summary(name: str) -> ModelSummary | None:
     """The catalogue line of a model under any of its names; None: not in the catalogue."""
     found = _names().get(RENAMED.get(name.lower(), name).lower())
@@ -159,10 +164,9 @@ def _nearest(name: str) -> list[str]:
 
 
 def _unknown(name: str, *, online: bool) -> UnknownModelError:
-    shown = "".join(character if character.isprintable() else "?" for character in name)[:120]
     offered = _nearest(name)
     reason = "" if online and not _offline() else ", and the Hub was not asked (offline)"
     return UnknownModelError(
-        f"no folder or catalogue model is called {shown!r}{reason}",
+        f"no folder or catalogue model is called {name[:120]!r}{reason}",
         remedy=f"did you mean {', '.join(offered)}?" if offered else "see the catalogue: vramplan models",
     )

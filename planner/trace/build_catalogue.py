@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from vramplan.planner.adapters import catalogue
-from vramplan.planner.config_defaults import checkpoint_dtype
+from vramplan.planner.config_defaults import named_dtype
+from vramplan.planner.dtypes import Dtype
 from vramplan.planner.model_spec import Weight
 from vramplan.planner.trace import weights as meta
 from vramplan.planner.weight_rows import rows_of
@@ -80,6 +81,8 @@ def kept_facts(fact: dict[str, Any]) -> dict[str, Any]:
     if fact["validation"] == "exact":
         checked |= SHAPE_FIELDS
     unverified = [] if fact["nonshape_fields_verified"] else sorted(set(fact["config"]) - checked)
+    if named_dtype(fact["config"]) is None:
+        unverified.append("dtype")
     known = {**fact, "unverified_fields": unverified, "context_length": fact["context_length_llmfit"]}
     known["source"] = known["source"].removeprefix("pypi:")
     if "Gemma3n" in (known["counted_class"] or ""):
@@ -90,7 +93,7 @@ def kept_facts(fact: dict[str, Any]) -> dict[str, Any]:
 def record_of(fact: dict[str, Any]) -> dict[str, Any]:
     """One catalogue record: the facts, the config completed by the library, and the weights."""
     given = {**fact["config"], **(fact["validated_as"] or {})}
-    record: dict[str, Any] = {"facts": fact, "dtype": checkpoint_dtype(given)}
+    record: dict[str, Any] = {"facts": fact, "dtype": named_dtype(given) or _assumed_dtype(fact)}
     if fact["counted_class"] is None:
         return {**record, "config": given, "weights": []}
     config = meta.build_config(given)
@@ -98,21 +101,44 @@ def record_of(fact: dict[str, Any]) -> dict[str, Any]:
     found = meta.weights_on_meta(model, record["dtype"])
     if (fact["validation_note"] or "").startswith(TIE_FORCED):
         found += (_untied_head(model, record["dtype"]),)
-    print(fact["id"], sum(w.numel * w.count for w in found), file=sys.stderr)  # noqa: T201
+    total = sum(weight.numel * weight.count for weight in found)
+    print(fact["id"], total, file=sys.stderr)  # noqa: T201
+    buffers = _saved_buffer_elements(model)
+    note = _buffer_note(fact, config, total, buffers) or fact["validation_note"]
     return {
         **record,
+        "facts": {**fact, "validation_note": note},
         "architecture": type(model).__name__,
         "config": meta.library_config(config, given),
         "output_embedding": meta.output_embedding(model),
-        "buffer_elements": _saved_buffer_elements(model),
+        "buffer_elements": buffers,
         "weights": rows_of(found, record["dtype"]),
     }
 
 
-def _untied_head(model: Any, dtype: Any) -> Weight:
+def _assumed_dtype(fact: dict[str, Any]) -> Dtype:
+    """For the few whose stored dtype nobody recorded (``dtype`` is then among the unverified fields)."""
+    return "bf16" if fact["params_published"] >= 10**9 else "fp32"
+
+
+def _untied_head(model: Any, dtype: Dtype) -> Weight:
     """T5 1.1 and mT5: the class ties on a fresh start, from_pretrained keeps the checkpoint's own head."""
     shape = model.get_output_embeddings().weight.shape
     return Weight(name="lm_head.weight", shape=tuple(shape), dtype=dtype, module="linear")
+
+
+def _buffer_note(fact: dict[str, Any], config: Any, total: int, buffers: int) -> str | None:
+    """Why the published count is larger, when buffers explain the difference to the element."""
+    more = fact["params_published"] - total
+    if not str(fact["params_published_basis"]).startswith("exact") or more <= 0:
+        return None
+    if more == getattr(config, "max_position_embeddings", None):
+        return f"the checkpoint also stores position_ids, a buffer of {more} elements"
+    return (
+        f"the checkpoint also stores {more:,} elements of buffers, which are not parameters"
+        if more == buffers
+        else None
+    )
 
 
 def _saved_buffer_elements(model: Any) -> int:

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from vramplan.planner.config_defaults import checkpoint_dtype
+from vramplan.planner.config_defaults import named_dtype
 from vramplan.planner.dtypes import Dtype
 from vramplan.planner.model_spec import ModuleKind, Weight
 from vramplan.planner.weight_rows import rows_of
@@ -183,7 +183,7 @@ def main() -> int:
     try:
         config = build_config(given)
         model = meta_model(config, generating_class(given))
-        dtype = checkpoint_dtype(given)
+        dtype = named_dtype(given) or "fp32"
         answer: dict[str, Any] = {
             "architecture": type(model).__name__,
             "config": library_config(config, given),
