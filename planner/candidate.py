@@ -72,3 +72,5 @@ class Recommendation(Value):
     reasons: tuple[tuple[str, ...], ...]
     """reasons[i]: why ranked[i] stands where it stands."""
     rejected: tuple[Rejected, ...]
+    unpriced: tuple[str, ...] = ()
+    """Methods nobody could price here, and why."""

@@ -7,11 +7,11 @@ from vramplan.planner.candidate import Candidate, ResolvedOption
 from vramplan.planner.cli import subject as subjects
 from vramplan.planner.cli.estimate_json import estimate_object
 from vramplan.planner.cli.ledger import (
-    device_line,
     ledger_text,
     method_words,
-    model_line,
     options_text,
+    shared_options,
+    subject_lines,
     verdict_text,
 )
 from vramplan.planner.cli.options import add_options, given_options
@@ -103,8 +103,7 @@ def _each(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode
 def headline(subject: Subject, options: Sequence[ResolvedOption], *, width: int) -> list[str]:
     """The model, the device, and every option as it was understood."""
     return [
-        paragraph(model_line(subject.model), width=width, first="model    "),
-        paragraph(device_line(subject.device, subject.device_note), width=width, first="device   "),
+        *subject_lines(subject.model, subject.device, subject.device_note, width=width),
         options_text(options, width=width),
     ]
 
@@ -129,7 +128,7 @@ def _show_rows(subject: Subject, priced: list[tuple[Candidate, Resolved]], unpri
     width = terminal_width()
     rows = [COMPARISON_HEAD, *(comparison_row(candidate) for candidate, _ in priced)]
     show(
-        *headline(subject, _shared_options(priced), width=width),
+        *headline(subject, shared_options([resolved.options for _, resolved in priced]), width=width),
         "",
         table(rows, "<>>><<", width=width),
     )
@@ -138,16 +137,3 @@ def _show_rows(subject: Subject, priced: list[tuple[Candidate, Resolved]], unpri
     if priced[0][0].verdict is None:
         show("", paragraph(f"no verdict: {priced[0][0].verdict_reason}", width=width))
     show("", paragraph("price one with --method for its ledger; rank them with: vramplan recommend", width=width))
-
-
-def _shared_options(priced: list[tuple[Candidate, Resolved]]) -> list[ResolvedOption]:
-    """The options that are the same in every row that has them."""
-    by_name: dict[str, list[ResolvedOption]] = {}
-    for _, resolved in priced:
-        for option in resolved.options:
-            by_name.setdefault(option.name, []).append(option)
-    return [
-        same[0]
-        for name, same in by_name.items()
-        if name != "method" and all(option.value == same[0].value for option in same)
-    ]

@@ -54,6 +54,14 @@ def device_line(device: Device | None, note: str) -> str:
     return joined((device.name, free, kept, "" if note == device.name else note))
 
 
+def subject_lines(model: ModelSpec, device: Device | None, note: str, *, width: int) -> list[str]:
+    """The model and the device, one line each."""
+    return [
+        paragraph(model_line(model), width=width, first="model    "),
+        paragraph(device_line(device, note), width=width, first="device   "),
+    ]
+
+
 def method_words(method: Method) -> str:
     """A method as a table names it.
 
@@ -83,6 +91,18 @@ def options_text(options: Sequence[ResolvedOption], *, width: int) -> str:
         if chosen:
             blocks.append(items([_option_words(option) for option in chosen], width=width, first=f"{title:<9}"))
     return "\n".join(blocks)
+
+
+def shared_options(rows: Sequence[Sequence[ResolvedOption]]) -> list[ResolvedOption]:
+    """The options of several setups that are the same in every setup that has them."""
+    by_name: dict[str, list[ResolvedOption]] = {}
+    for option in (option for row in rows for option in row):
+        by_name.setdefault(option.name, []).append(option)
+    return [
+        same[0]
+        for name, same in by_name.items()
+        if name != "method" and all(option.value == same[0].value for option in same)
+    ]
 
 
 def ledger_text(candidate: Candidate, *, width: int) -> str:

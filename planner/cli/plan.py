@@ -1,0 +1,94 @@
+"""``vramplan plan``: freeze one setup into a plan file that ``vramplan run`` executes."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from vramplan.planner.adapters.plan_files import freeze_plan, write_plan
+from vramplan.planner.candidate import Candidate
+from vramplan.planner.cli import subject as subjects
+from vramplan.planner.cli.estimate import verdict_code
+from vramplan.planner.cli.estimate_json import estimate_object
+from vramplan.planner.cli.ledger import ledger_text, options_text, subject_lines, verdict_text
+from vramplan.planner.cli.options import RECIPE, add_options, given_options
+from vramplan.planner.cli.render import paragraph, show, show_json, terminal_width
+from vramplan.planner.cli.subject import Subject
+from vramplan.planner.errors import ExitCode, UnsupportedError
+from vramplan.planner.plan import Plan
+from vramplan.planner.resolve import Resolved, resolve, slug
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register ``plan``."""
+    parser = subparsers.add_parser("plan", description="Freeze one setup into a plan file.")
+    add_options(parser, recipe=True)
+    parser.add_argument("-o", "--output", metavar="FILE", help="the plan file; runs/<model and method>/plan.json")
+    parser.add_argument("--force", action="store_true", help="replace a plan file that exists")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> ExitCode:
+    """Price, freeze, write; the exit code is the verdict, the file is written whatever it is."""
+    given = given_options(args)
+    subject = subjects.look_up(args)
+    resolved = resolve(given, subject.model, subject.device, num_examples=subject.num_examples)
+    path = Path(args.output) if args.output else Path("runs", slug(subject.model, resolved.setup.method), "plan.json")
+    candidate = subjects.price(subject, resolved)
+    plan = frozen(subject, resolved, candidate, path, output_given="output_dir" in given)
+    write_plan(plan, path, overwrite=args.force)
+    if args.json:
+        planned = {"path": str(path), "fingerprint": plan.fingerprint, "recipe": plan.recipe.model_dump(mode="json")}
+        show_json(planned | estimate_object(candidate, resolved.options))
+    else:
+        show(plan_text(plan, subject, resolved, candidate, path, width=terminal_width()))
+    return verdict_code([candidate], device_named=subject.device_named)
+
+
+def frozen(subject: Subject, resolved: Resolved, candidate: Candidate, path: Path, *, output_given: bool) -> Plan:
+    """The plan of a priced setup. What a run writes goes beside the plan unless another place was given.
+
+    Raises:
+        UnsupportedError: our executor cannot run this setup.
+    """
+    if not candidate.runnable:
+        raise UnsupportedError(
+            f"this setup can be priced but not run: {candidate.not_runnable_because}",
+            remedy="use --loop executor, or price it with: vramplan estimate",
+        )
+    recipe = resolved.recipe
+    if not output_given:
+        recipe = recipe.model_copy(update={"output_dir": str(path.parent)})
+    return freeze_plan(candidate, subject.model, recipe, subject.data.planned if subject.data else None)
+
+
+def plan_text(plan: Plan, subject: Subject, resolved: Resolved, candidate: Candidate, path: Path, *, width: int) -> str:
+    """What the plan holds, where it is, and what to do next."""
+    recipe_names = {option.name for option in RECIPE}
+    setup = [option for option in resolved.options if option.name not in recipe_names]
+    length = (
+        f"max steps {plan.recipe.max_steps}" if plan.recipe.max_steps else f"epochs {plan.recipe.num_train_epochs:g}"
+    )
+    blocks = [
+        *subject_lines(subject.model, subject.device, subject.device_note, width=width),
+        options_text(setup, width=width),
+        paragraph(
+            f"{length}, learning rate {plan.recipe.learning_rate:g} ({plan.recipe.lr_scheduler_type}), "
+            f"seed {plan.recipe.seed}, output in {plan.recipe.output_dir}",
+            width=width,
+            first="recipe   ",
+        ),
+        "",
+        ledger_text(candidate, width=width),
+        "",
+        verdict_text(candidate, width=width),
+        "",
+        paragraph(f"wrote {path}, plan {plan.fingerprint[:12]}", width=width),
+    ]
+    if plan.data is None:
+        blocks.append(paragraph("it names no data, so it cannot be run: plan again with --data FILE", width=width))
+    elif candidate.verdict == "no":
+        blocks.append(paragraph("it does not fit; what would: vramplan recommend", width=width))
+    else:
+        blocks.append(paragraph(f"next: vramplan run {path}", width=width))
+    return "\n".join(blocks)
