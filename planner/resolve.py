@@ -15,6 +15,7 @@ from vramplan.planner.candidate import ResolvedOption
 from vramplan.planner.contradictions import ADAPTER_OPTIONS, QUANT_OPTIONS, check_given, flag_of
 from vramplan.planner.device import Device
 from vramplan.planner.errors import UnsupportedError, UsageError
+from vramplan.planner.memory.alloc_conf import parse_alloc_conf
 from vramplan.planner.methods import Full, Lora, Method, Qlora
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.picker import Picker
@@ -212,9 +213,12 @@ def _loss(pick: Picker, loop: str, workload: Workload) -> str:
 
 def _alloc_conf(pick: Picker, loop: str, device: Device | None) -> str:
     if loop == "executor" and (device is None or device.kind != "cpu"):
-        return str(pick.take("alloc_conf", "expandable_segments:True", because="what our executor sets"))
-    reason = "a CPU has no caching allocator" if loop == "executor" else f"the {loop} loop sets none"
-    return str(pick.take("alloc_conf", "", derived=reason))
+        text = str(pick.take("alloc_conf", "expandable_segments:True", because="what our executor sets"))
+    else:
+        reason = "a CPU has no caching allocator" if loop == "executor" else f"the {loop} loop sets none"
+        text = str(pick.take("alloc_conf", "", derived=reason))
+    parse_alloc_conf(text)
+    return text
 
 
 def _recipe(pick: Picker, model: ModelSpec, method: Method, epochs: float) -> TrainingRecipe:

@@ -8,7 +8,9 @@ from difflib import get_close_matches
 
 from vramplan.planner.errors import UsageError
 from vramplan.planner.methods import Targets
-from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.model_spec import ModelSpec, Weight
+
+HEAD = "lm_head"
 
 
 def check_targets(targets: Targets, model: ModelSpec) -> None:
@@ -21,19 +23,25 @@ def check_targets(targets: Targets, model: ModelSpec) -> None:
         return
     if not targets or any(not name.strip() for name in targets):
         raise UsageError("--target names no module", remedy="use --target all-linear, or names such as q_proj,v_proj")
-    kinds = {weight.name.rpartition(".")[0]: weight.module for weight in model.weights}
-    linears = sorted({name.rpartition(".")[2] for name, kind in kinds.items() if kind == "linear"} - {"lm_head"})
+    modules = {weight.name.rpartition(".")[0]: weight.module for weight in model.weights}
+    adaptable = {weight.name.rpartition(".")[0] for weight in model.weights if _is_linear(weight)}
+    names = sorted({name.rpartition(".")[2] for name in adaptable} - {HEAD})
     for target in targets:
-        matched = [kind for name, kind in kinds.items() if name == target or name.endswith(f".{target}")]
-        if target == "lm_head":
+        if target == HEAD:
             raise UsageError(
                 "--target lm_head: trl computes the loss from the head's own weight, so its adapter would never train",
                 remedy="leave lm_head out of --target",
             )
-        if matched and "linear" in matched:
+        matched = [name for name in modules if name == target or name.endswith(f".{target}")]
+        if adaptable.intersection(matched):
             continue
         if matched:
-            what, nearest = f"is not a linear layer of {model.repo_id} ({matched[0]})", linears
+            what, nearest = f"is not a linear layer of {model.repo_id} but {modules[matched[0]]}", names
         else:
-            what, nearest = f"matches no module of {model.repo_id}", get_close_matches(target, linears, n=1) or linears
+            what, nearest = f"matches no module of {model.repo_id}", get_close_matches(target, names, n=1) or names
         raise UsageError(f"--target {target} {what}", remedy=f"did you mean {', '.join(nearest)}?")
+
+
+def _is_linear(weight: Weight) -> bool:
+    """A torch.nn.Linear, a class derived from it, or GPT-2's Conv1D, told from a convolution by its two dimensions."""
+    return weight.module in ("linear", "linear_subclass") or (weight.module == "conv" and len(weight.shape) == 2)

@@ -1,16 +1,19 @@
 """The planner's commands, end to end over canned prices: what is printed, what is JSON, how they end."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes import make_budget, make_candidate, make_cpu, make_device, make_model_spec
+from tests.fakes import make_budget, make_candidate, make_cpu, make_device, make_model_spec, make_plan
 from tests.golden_text import assert_golden
-from vramplan.planner.adapters.plan_files import read_plan
+from vramplan.planner.adapters.plan_files import read_plan, write_plan
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cli import subject as subjects
 from vramplan.planner.cli.main import Command, command_modules, main, run_command
@@ -289,3 +292,18 @@ def test_another_part_of_the_program_can_add_its_command(capsys: pytest.CaptureF
     assert run_command(["--help"], [extra]) == 0
     assert "vramplan again" in capsys.readouterr().out
     assert "vramplan.executor.cli" in command_modules()
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    write_plan(make_plan(), path)
+    code = "import sys; from vramplan.planner.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, "explain", str(path)], stdout=write_end, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.fakes import make_cpu, make_device, make_model_spec
 from vramplan.planner.errors import ExitCode, UnsupportedError, UsageError
 from vramplan.planner.methods import Full, Lora, Qlora
+from vramplan.planner.model_spec import Weight
 from vramplan.planner.resolve import Resolved, resolve
 
 MODEL = make_model_spec()
@@ -159,6 +160,7 @@ def test_full_fine_tuning_has_no_adapter_options() -> None:
         ({"dtype": "bf16", "mixed_precision": "fp16"}, "the two half precisions do not mix"),
         ({"loss": "standard"}, "our loop always runs trl's fused loss"),
         ({"loss": "fused", "loop": "trainer"}, "that loop does not have it"),
+        ({"alloc_conf": "expandable_segment:True"}, "expandable_segment"),
         ({"tokens_per_step": 4096, "gradient_accumulation_steps": 4}, "both set the size of a step"),
     ],
 )
@@ -234,3 +236,9 @@ def test_the_recipe_follows_the_method_and_takes_what_is_given() -> None:
     assert (answer.recipe.max_steps, answer.recipe.data) == (40, "train.jsonl")
     assert answer.workload.num_train_epochs == answer.recipe.num_train_epochs == 3.0
     assert answer.recipe.output_dir == "runs/llama-2-layers-qlora-r16"
+
+
+def test_the_linears_of_gpt2_are_conv1d_and_can_be_targeted() -> None:
+    conv1d = Weight(name="transformer.h.{layer}.attn.c_attn.weight", shape=(768, 2304), dtype="fp32", module="conv")
+    gpt2 = make_model_spec(weights=(conv1d,))
+    assert resolve({"target": "c_attn"}, gpt2, AMPERE).setup.method == Lora(target_modules=("c_attn",))
