@@ -1,6 +1,5 @@
 """The checks of a preflight, one function each: look at one thing, say what was found and what would mend it."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,9 +15,10 @@ from vramplan.executor.rows import read_rows
 from vramplan.executor.saved_size import checkpoint_bytes, final_bytes
 from vramplan.executor.static_check import planned_bytes
 from vramplan.executor.supported import check_supported
+from vramplan.planner.adapters.datasets import read_data_file
 from vramplan.planner.device import Device
-from vramplan.planner.errors import VramplanError
-from vramplan.planner.plan import Drift, Plan
+from vramplan.planner.errors import BadDataError, VramplanError
+from vramplan.planner.plan import Drift, Plan, PlannedData
 from vramplan.planner.plan_hash import sha256_of
 from vramplan.planner.units import format_bytes
 from vramplan.planner.values import Value
@@ -63,23 +63,12 @@ def drifted(drift: Drift, allow: Collection[str]) -> Check:
     return Check(name=drift.what, verdict="warns", found=found, remedy=drift.remedy)
 
 
-def memory(plan: Plan, device: Device | None, allow: Collection[str]) -> Check:
-    """The device has the planned bytes free now: the upper bound, or (when accepted by name) the estimate."""
+def memory(plan: Plan, device: Device | None) -> Check:
+    """What is needed and what is free, where drift has nothing to say about it."""
     if device is None:
-        wanted = plan.device.name if plan.device else "a CUDA device"
-        return _blocks("memory", f"planned for {wanted}; no such device here", "plan again for what `devices` lists")
-    high_bytes, estimate_bytes = plan.budget.high_process_bytes, plan.budget.process_bytes
-    free = f"{format_bytes(device.available_bytes)} free on {device.name}"
-    found = f"needs up to {format_bytes(high_bytes)}, {free}"
-    if high_bytes <= device.available_bytes:
-        return _ok("memory", found)
-    holders = ", ".join(f"{holder.name or 'process'} {holder.pid}" for holder in device.holders)
-    remedy = f"free it (held by {holders})" if holders else "free some, or plan a smaller setup"
-    if estimate_bytes > device.available_bytes:
-        return _blocks("memory", f"needs {format_bytes(estimate_bytes)}, {free}", remedy)
-    if "memory" not in allow:
-        return _blocks("memory", f"tight: {found}", f"{remedy}; or accept the risk with --allow-drift memory")
-    return Check(name="memory", verdict="warns", found=f"tight, accepted: {found}", remedy=remedy)
+        return _blocks("memory", "no CUDA device here", "run it where there is one, or plan with --device cpu")
+    needed, free = format_bytes(plan.budget.high_process_bytes), format_bytes(device.available_bytes)
+    return _ok("memory", f"needs up to {needed}, {free} free on {device.name}")
 
 
 def host_memory(plan: Plan) -> Check:
@@ -105,37 +94,45 @@ def disk(plan: Plan) -> Check:
 
 
 def model(plan: Plan) -> Check:
-    """A local model is where it was, with the config it had, in safetensors."""
+    """A local model is where it was, in safetensors; one from the Hub is pinned."""
     if plan.model.path is None:
         revision = plan.model.revision
         if revision is None:
             return Check(name="model", verdict="warns", found=f"{plan.model.repo_id} at no fixed revision")
         return _ok("model", f"{plan.model.repo_id} at {revision[:12]}, from the Hub")
     folder = Path(plan.model.path)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if model_config_now(plan) is None:
         return _blocks("model", f"no readable config.json in {folder}", "put the model back, or plan again")
     if not any(folder.glob("*.safetensors")):
         return _blocks("model", f"no safetensors weights in {folder}", "only safetensors weights are loaded")
-    if sha256_of(config) != plan.model.config_sha256:
-        return _blocks("model", f"config.json in {folder} is not the planned one", "plan again for this model")
     return _ok("model", str(folder))
 
 
+def model_config_now(plan: Plan) -> str | None:
+    """The hash of a local model's config as it is now; None where it cannot be read, or is the Hub's."""
+    if plan.model.path is None:
+        return None
+    try:
+        return sha256_of(json.loads((Path(plan.model.path) / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
 def training_data(plan: Plan) -> Check:
-    """The training file is the planned one, byte for byte, and every row of it is usable."""
+    """There is a training file, and every row of it is usable."""
     if plan.data is None:
         return _blocks("data", "the plan names no training file", "re-plan with --data FILE")
-    path = Path(plan.data.path)
+    return _rows("data", Path(plan.data.path))
+
+
+def data_now(plan: Plan) -> PlannedData | None:
+    """The training file as it is now; None where it cannot be read."""
+    if plan.data is None:
+        return None
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        return _blocks("data", f"cannot read {path}: {error.strerror}", "put the file back, or plan again")
-    if digest != plan.data.sha256:
-        return _blocks("data", f"{path} has changed since it was planned", "plan again for this file")
-    return _rows("data", path)
+        return read_data_file(Path(plan.data.path)).planned
+    except BadDataError:
+        return None
 
 
 def held_out_data(plan: Plan) -> tuple[Check, ...]:

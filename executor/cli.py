@@ -33,6 +33,9 @@ def add_parser(subparsers: Any) -> None:
         default=[],
         help="accept one blocking difference by the name preflight gives it; may be repeated",
     )
+    parser.add_argument(
+        "--track", action="store_true", help="follow one step with the tracker that prices setups, as a second opinion"
+    )
     parser.set_defaults(run=run)
 
 
@@ -50,7 +53,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         if args.json:
             show_json({"preflight": checked.model_dump(mode="json"), "report": None})
         return ExitCode.REFUSED
-    code = _watch(Run(args.plan, device=device))
+    code = _watch(Run(args.plan, device=device, track=args.track))
     report_path = args.plan.parent / REPORT
     report = read_report(report_path) if report_path.exists() else None
     if args.json:

@@ -30,7 +30,6 @@ class Evidence:
     measured_shape: dict[str, int] | None = None
     static: dict[Component, int] = field(default_factory=dict)
     peaks: dict[PhaseName, Peak] = field(default_factory=dict)
-    tracked: dict[PhaseName, int] = field(default_factory=dict)
     process_bytes: int | None = None
     phase: PhaseName | None = None
     """Where the run is now."""
@@ -53,7 +52,7 @@ class Evidence:
                 name=name,
                 allocated_bytes=peak.allocated_bytes,
                 reserved_bytes=peak.reserved_bytes,
-                tracked_bytes=self.tracked.get(name),
+                tracked_bytes=peak.tracked_bytes,
             )
             for name, peak in self.peaks.items()
         )

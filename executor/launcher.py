@@ -56,13 +56,28 @@ class Run:
     Args:
         plan_path: the plan; its folder is the run folder.
         device: the reading of the device to run on.
+        track: also follow one step with the tracker that makes memory programs.
         command: what to start instead of the worker (fault injection); it gets no arguments beside its own.
     """
 
-    def __init__(self, plan_path: Path, *, device: Device | None = None, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        plan_path: Path,
+        *,
+        device: Device | None = None,
+        track: bool = False,
+        command: Sequence[str] | None = None,
+    ) -> None:
         self.plan = read_plan(plan_path)
         self.run_folder = plan_path.parent
-        worker = (sys.executable, "-P", "-m", "vramplan.executor.worker", str(plan_path))
+        worker = (
+            sys.executable,
+            "-P",
+            "-m",
+            "vramplan.executor.worker",
+            str(plan_path),
+            *(["--track"] if track else []),
+        )
         self.command = tuple(command) if command is not None else worker
         self.environment = worker_environment(self.plan, device, os.environ)
         self.evidence = Evidence(self.plan)

@@ -5,6 +5,7 @@ import platform
 
 from vramplan.executor import measure_cpu, measure_cuda
 from vramplan.executor.phases import PhaseMeter
+from vramplan.executor.tracked import TrackedStep
 from vramplan.planner.device import Device
 from vramplan.planner.errors import UnsupportedError
 
@@ -32,11 +33,14 @@ def use_device(device: Device | None) -> str:
     return "cuda:0"
 
 
-def make_meter(device: str, measured_step: int) -> tuple[PhaseMeter, str]:
+def make_meter(device: str, measured_step: int, *, track: bool = False) -> tuple[PhaseMeter, str]:
     """The meter for this device, and how it measures in words."""
+    meter: PhaseMeter
     if device == "cpu":
-        return measure_cpu.CpuMeter(measured_step), measure_cpu.MEASURED_BY
-    return measure_cuda.CudaMeter(measured_step), measure_cuda.MEASURED_BY
+        meter, how = measure_cpu.CpuMeter(measured_step), measure_cpu.MEASURED_BY
+    else:
+        meter, how = measure_cuda.CudaMeter(measured_step), measure_cuda.MEASURED_BY
+    return (TrackedStep(meter, device.partition(":")[0]) if track else meter), how
 
 
 def environment(device: str) -> dict[str, str]:

@@ -53,6 +53,12 @@ class CpuMeter:
             self._stop()
             self.end_bytes = live_bytes("cpu")
 
+    def close(self) -> None:
+        if self._profiler is not None:
+            self._profiler.__exit__(None, None, None)
+            self._profiler = None
+            self.base_bytes = None
+
     def peaks(self) -> dict[PhaseName, Peak]:
         if self.base_bytes is None:
             return {}

@@ -15,20 +15,23 @@ class CudaMeter:
         self._peaks: dict[PhaseName, Peak] = {}
 
     def begin_step(self, step: int) -> None:
-        self._close()
+        self._read()
 
     def mark(self, phase: PhaseName) -> None:
         if phase != self._phase:
-            self._close()
+            self._read()
             self._phase = phase
 
     def end_step(self, step: int) -> None:
-        self._close()
+        self._read()
+
+    def close(self) -> None:
+        self._read()
 
     def peaks(self) -> dict[PhaseName, Peak]:
         return dict(self._peaks)
 
-    def _close(self) -> None:
+    def _read(self) -> None:
         import torch
 
         if self._phase is not None:

@@ -17,6 +17,7 @@ class Peak(Value):
 
     allocated_bytes: int | None = None
     reserved_bytes: int | None = None
+    tracked_bytes: int | None = None
 
 
 class PhaseMeter(Protocol):
@@ -34,6 +35,9 @@ class PhaseMeter(Protocol):
 
     def end_step(self, step: int) -> None:
         """The optimizer step is over."""
+
+    def close(self) -> None:
+        """The run is over, perhaps in the middle of a step: let go of whatever is running."""
 
     def peaks(self) -> dict[PhaseName, Peak]:
         """What has been measured so far."""

@@ -9,7 +9,8 @@ from vramplan.executor import checks
 from vramplan.executor.checks import Check
 from vramplan.planner.cli.render import plain, table, terminal_width
 from vramplan.planner.device import Device
-from vramplan.planner.plan import Drift, Plan
+from vramplan.planner.drift import check_drift
+from vramplan.planner.plan import Plan
 from vramplan.planner.values import Value
 
 _WORDS = {"ok": "ok", "warns": "warns", "blocks": "BLOCKS"}
@@ -33,7 +34,6 @@ def preflight(
     *,
     device: Device | None,
     packages: Mapping[str, str],
-    drifts: Collection[Drift] = (),
     allow: Collection[str] = (),
 ) -> Preflight:
     """Check a plan against this machine, now.
@@ -42,19 +42,26 @@ def preflight(
         plan_path: where the plan was read from; its folder is the run folder.
         device: a reading of the device the run would use; None when there is none here.
         packages: installed versions (``packages.installed_packages``).
-        drifts: how the world differs from the plan (``check_drift``).
-        allow: names of drifts, or of the tight memory check, that a person accepts; they warn instead.
+        allow: names of drifts that a person accepts; they warn instead of blocking.
     """
+    drifts = check_drift(
+        plan,
+        device=device,
+        packages=packages,
+        data=checks.data_now(plan),
+        model_config_sha256=checks.model_config_now(plan),
+    )
+    drifted = {drift.what for drift in drifts}
     return Preflight(
         checks=(
             checks.supported(plan),
             checks.training_libraries(plan, packages),
             *(checks.drifted(drift, allow) for drift in drifts),
-            checks.memory(plan, device, allow),
+            *(() if drifted & {"device", "memory"} else (checks.memory(plan, device),)),
             checks.host_memory(plan),
             checks.disk(plan),
             checks.model(plan),
-            checks.training_data(plan),
+            *(() if "data" in drifted else (checks.training_data(plan),)),
             *checks.held_out_data(plan),
             checks.output(plan),
             checks.unlocked(plan_path.parent),

@@ -51,10 +51,15 @@ def optimizer_bytes(optimizer: Any, device_type: str) -> int:
 
 def live_bytes(device_type: str) -> int:
     """Bytes of every storage Python can reach on this kind of device: the base that memory events are added to."""
+    return _counter(set(), device_type)(live_tensors(device_type))
+
+
+def live_tensors(device_type: str) -> list[Any]:
+    """Every tensor Python can reach on this kind of device."""
     import torch
 
-    with_tensors = (thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor))
-    return _counter(set(), device_type)(with_tensors)
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    return [tensor for tensor in tensors if tensor.device.type == device_type]
 
 
 def _counter(seen: set[int], device_type: str) -> Callable[[Iterable[Any]], int]:

@@ -41,6 +41,7 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.stop.patient = False
+        self._report_peaks()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._tokens_before = state.num_input_tokens_seen
@@ -104,16 +105,14 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
     def _report_measured(self) -> None:
         for message in differences(self.evidence.plan.budget, self.evidence.static):
             self.emit(Warned(time=time.time(), message=message))
-        self.evidence.peaks = self.meter.peaks()
+        self._report_peaks()
+
+    def _report_peaks(self) -> None:
+        """Say every peak that is new or higher than when it was last said."""
+        said, self.evidence.peaks = self.evidence.peaks, self.meter.peaks()
         for phase, peak in self.evidence.peaks.items():
-            self.emit(
-                Measured(
-                    time=time.time(),
-                    phase=phase,
-                    allocated_bytes=peak.allocated_bytes,
-                    reserved_bytes=peak.reserved_bytes,
-                )
-            )
+            if peak != said.get(phase):
+                self.emit(Measured(time=time.time(), phase=phase, **peak.model_dump()))
 
     def _step_event(self, state: Any, logs: dict[str, Any]) -> Step:
         on_cuda = self.device_type == "cuda"

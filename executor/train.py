@@ -33,8 +33,11 @@ def read_training_rows(plan: Plan) -> tuple[Rows, Rows | None]:
     return read_rows(Path(path)), read_rows(Path(plan.recipe.eval_data)) if plan.recipe.eval_data else None
 
 
-def run_training(plan: Plan, evidence: Evidence, emit: Emit, stop: Stop) -> None:
+def run_training(plan: Plan, evidence: Evidence, emit: Emit, stop: Stop, *, track: bool = False) -> None:
     """Train as planned; facts go into ``evidence`` and events to ``emit`` as they happen.
+
+    Args:
+        track: also follow one step with the tracker that makes memory programs.
 
     Raises:
         VramplanError: something a person can mend; anything else is the libraries' own failure.
@@ -43,21 +46,33 @@ def run_training(plan: Plan, evidence: Evidence, emit: Emit, stop: Stop) -> None
     train_rows, eval_rows = read_training_rows(plan)
 
     emit(Progress(time=time.time(), what="loading the training libraries"))
-    trainer = _build_trainer(plan, train_rows, eval_rows, evidence, emit, stop)
-    if eval_rows is not None:
+    trainer = _build_trainer(plan, train_rows, eval_rows, evidence, emit, stop, track)
+    try:
+        _train(trainer, plan, evidence, emit, stop)
+    finally:
+        trainer.meter.close()
+        evidence.peaks = trainer.meter.peaks() or evidence.peaks
+
+
+def _train(trainer: Any, plan: Plan, evidence: Evidence, emit: Emit, stop: Stop) -> None:
+    if trainer.eval_dataset is not None:
         evidence.eval_loss_before = trainer.evaluate()["eval_loss"]
     trainer.train()
-    evidence.peaks = trainer.meter.peaks() or evidence.peaks
     if stop.requested:
         return
-    if eval_rows is not None:
+    if trainer.eval_dataset is not None:
         evidence.eval_loss_after = trainer.evaluate()["eval_loss"]
     _save(trainer, plan, evidence, emit)
-    evidence.peaks = {**evidence.peaks, **trainer.meter.peaks()}
 
 
 def _build_trainer(
-    plan: Plan, train_rows: Rows, eval_rows: Rows | None, evidence: Evidence, emit: Emit, stop: Stop
+    plan: Plan,
+    train_rows: Rows,
+    eval_rows: Rows | None,
+    evidence: Evidence,
+    emit: Emit,
+    stop: Stop,
+    track: bool,
 ) -> Any:
     from transformers import set_seed
     from transformers.trainer_callback import PrinterCallback
@@ -70,7 +85,7 @@ def _build_trainer(
 
     device = use_device(plan.device)
     evidence.environment = environment(device)
-    meter, evidence.measured_by = make_meter(device, MEASURED_STEP)
+    meter, evidence.measured_by = make_meter(device, MEASURED_STEP, track=track)
     set_seed(plan.recipe.seed)
     emit(Progress(time=time.time(), what=f"loading {plan.model.repo_id}"))
     tokenizer = load.load_tokenizer(plan.model)
@@ -87,7 +102,7 @@ def _build_trainer(
     trainer = trainer_class(
         marks=marks,
         meter=meter,
-        head_rows=MEASURED_STEP * rows_per_step,
+        head_rows=(MEASURED_STEP + track) * rows_per_step,
         model=model,
         args=training_args(
             plan,

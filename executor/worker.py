@@ -1,4 +1,4 @@
-"""The child process of a run: ``python -P -m vramplan.executor.worker PLAN``.
+"""The child process of a run: ``python -P -m vramplan.executor.worker PLAN [--track]``.
 
 Its stdout is the wire (executor/events.py) and nothing else; whatever a library prints goes to stderr, which the
 launcher keeps as worker.log. It writes report.json itself, also when the run fails.
@@ -27,7 +27,7 @@ Emit = Callable[[Event], None]
 def main(argv: list[str] | None = None) -> int:
     """Run one plan file; the process's exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    plan_path = Path(arguments[0])
+    plan_path, track = Path(arguments[0]), "--track" in arguments[1:]
     emit = wire()
     stop = Stop()
     stop.listen()
@@ -37,14 +37,14 @@ def main(argv: list[str] | None = None) -> int:
         emit(Failed(time=time.time(), message=error.message, remedy=error.remedy))
         return error.exit_code
     emit(Started(time=time.time(), pid=os.getpid(), fingerprint=plan.fingerprint, max_steps=plan.recipe.max_steps))
-    return run(plan, plan_path.parent, emit, stop)
+    return run(plan, plan_path.parent, emit, stop, track=track)
 
 
-def run(plan: Plan, run_folder: Path, emit: Emit, stop: Stop) -> ExitCode:
+def run(plan: Plan, run_folder: Path, emit: Emit, stop: Stop, *, track: bool = False) -> ExitCode:
     """Train, write the report, and say how it ended. No exception leaves here."""
     evidence = Evidence(plan)
     try:
-        run_training(plan, evidence, emit, stop)
+        run_training(plan, evidence, emit, stop, track=track)
         if not stop.requested:
             emit(Finished(time=time.time(), report=str(write_report(evidence.report("done"), run_folder))))
             return ExitCode.OK
