@@ -127,7 +127,7 @@ def shards_of_index(content: bytes, where: str = INDEX) -> list[str]:
     if len(shards) > MAX_SHARDS:
         raise _bad(where, f"names {len(shards):,} files; the limit is {MAX_SHARDS:,}")
     for shard in shards:
-        if Path(shard).name != shard or "\\" in shard or "\0" in shard:
+        if not shard or Path(shard).name != shard or "\\" in shard or "\0" in shard:
             raise _bad(where, f"names {shard[:80]!r}, which is not a file beside it")
     return shards
 
