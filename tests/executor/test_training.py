@@ -185,13 +185,17 @@ def test_conversations_train_on_the_last_answer_alone(world: dict[str, Any], tmp
 @pytest.mark.parametrize("method", [Full(), Lora(r=8)])
 def test_the_tracker_and_the_allocator_agree(method: Any, world: dict[str, Any], tmp_path: Path) -> None:
     setup = make_setup(method, gradient_checkpointing=True)
-    plan = make_plan(tmp_path, setup=setup, max_steps=5, **world)
+    data = pin(write_jsonl(tmp_path / "train.jsonl", [{"text": "every row is as long as the others " * 9}] * 40))
+    plan = make_plan(tmp_path, model_path=world["model_path"], data=data, setup=setup, max_steps=5)
     events: list[Event] = []
     assert run(plan, tmp_path, events.append, Stop(), track=True) is ExitCode.OK
     measured = {event.phase: event for event in events if isinstance(event, Measured) and event.tracked_bytes}
     assert set(measured) == {"forward", "loss", "backward", "optimizer_step"}
     for name, event in measured.items():
-        assert event.tracked_bytes == pytest.approx(event.allocated_bytes, rel=0.02), name
+        # What no dispatch mode sees: the generator's state (5,056 bytes) that checkpointing keeps a layer, LoRA's
+        # scaling as an 8-byte scalar a linear, and the loop's own few scalars.
+        unseen = event.allocated_bytes - event.tracked_bytes  # type: ignore[operator]
+        assert 0 <= unseen <= 2 * 5056 + 14 * 8 + 16, name
 
 
 def test_asking_to_stop_saves_where_the_run_is(world: dict[str, Any], tmp_path: Path) -> None:
