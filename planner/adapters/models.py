@@ -5,6 +5,7 @@ A text is, in this order: a folder (or its config.json), a catalogue id, alias o
 
 import difflib
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -53,15 +54,24 @@ def resolve_model(text: str, *, revision: str | None = None, online: bool = True
         HubError: the Hub did not give the model (missing, gated, offline, busy).
     """
     name = text.strip()
-    path = Path(name).expanduser()
-    if name and (path.is_dir() or path.name == "config.json"):
+    folder = folder_of(name)
+    if folder is not None:
         from vramplan.planner.adapters.folder import read_folder
 
-        return read_folder(path if path.is_dir() else path.parent)
+        return read_folder(folder)
     found = _names().get(RENAMED.get(name.lower(), name).lower())
     if found is not None and revision is None:
         return catalogue.model_spec(*found)
     return _from_hub(found[1] if found is not None else name, revision, online)
+
+
+def folder_of(text: str) -> Path | None:
+    """The folder a text names, itself or by its config.json; None: it names none."""
+    with suppress(OSError, RuntimeError, ValueError):  # too long, an unknown ~user, a NUL
+        path = Path(text).expanduser()
+        if text and (path.is_dir() or path.name == "config.json"):
+            return path if path.is_dir() else path.parent
+    return None
 
 
 def _from_hub(repo_id: str, revision: str | None, online: bool) -> ModelSpec:

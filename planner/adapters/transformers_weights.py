@@ -1,10 +1,17 @@
-"""Ask the installed transformers what a config instantiates: in a child process, so torch never enters this one."""
+"""Ask the installed transformers what a config instantiates: in a child process, so torch never enters this one.
 
+The answer depends on nothing but the config and the library, so it is kept in the user's cache folder.
+"""
+
+import hashlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from vramplan.planner.errors import BadConfigError, MissingExtraError, UnsupportedError
@@ -31,6 +38,27 @@ def ask_transformers(config: dict[str, Any], where: str) -> dict[str, Any]:
             f"counting the weights of {config['model_type'][:60]!r} needs transformers, which is not installed",
             remedy="pip install 'vramplan[train]'",
         )
+    cache = _cache_file(config)
+    with suppress(OSError, ValueError):
+        kept: dict[str, Any] = json.loads(cache.read_bytes())
+        return kept
+    answer = _ask(config, where)
+    with suppress(OSError):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(answer), encoding="utf-8")
+        partial.replace(cache)
+    return answer
+
+
+def _cache_file(config: dict[str, Any]) -> Path:
+    from platformdirs import user_cache_path
+
+    asked = json.dumps([config, version("transformers"), version("vramplan")], sort_keys=True)
+    return user_cache_path("vramplan") / "weights" / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
+
+
+def _ask(config: dict[str, Any], where: str) -> dict[str, Any]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     try:
         child = subprocess.run(
@@ -50,7 +78,7 @@ def ask_transformers(config: dict[str, Any], where: str) -> dict[str, Any]:
         ) from None
     if "error" in answer:
         raise BadConfigError(
-            f"transformers cannot build {where}: {answer['error'].splitlines()[0][:200]}",
+            f"transformers cannot build {where}: {answer['error'].splitlines()[0][:200]!r}",
             remedy="check the config's fields against the model's documentation",
         )
     return answer

@@ -1,10 +1,16 @@
 """``vramplan models``: search the catalogue, or show one model's card."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-from vramplan.planner.adapters.models import ModelSummary, catalogue_size, resolve_model, search_models, summary
+from vramplan.planner.adapters.models import (
+    ModelSummary,
+    catalogue_size,
+    folder_of,
+    resolve_model,
+    search_models,
+    summary,
+)
 from vramplan.planner.cli.parsing import whole_number
 from vramplan.planner.cli.render import joined, paragraph, show, show_json, table, tell, terminal_width
 from vramplan.planner.dtypes import BYTES
@@ -64,7 +70,7 @@ def run(args: Any) -> ExitCode:
 
 
 def _names_one(query: str) -> bool:
-    return bool(query) and (summary(query) is not None or Path(query).expanduser().is_dir())
+    return summary(query) is not None or folder_of(query) is not None
 
 
 def _list(rows: tuple[ModelSummary, ...], *, width: int) -> str:
