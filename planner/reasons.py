@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 from vramplan.planner.candidate import Candidate
-from vramplan.planner.units import format_bytes, format_count
+from vramplan.planner.units import GIB, format_bytes, format_count
 
 Data = Literal["unknown", "small", "large"]
 BITS_PER_PARAMETER = 2
+DESKTOP_BYTES = 2 * GIB
+"""What a desktop session may take of a card; it takes 1 to 2 GiB."""
 ORDER: dict[Data, tuple[str, ...]] = {
     "unknown": ("lora", "qlora", "full"),
     "small": ("lora", "qlora", "full"),
@@ -37,6 +39,14 @@ def data_size(max_tokens: int | None, adapter_params: int | None) -> Data:
     return "small" if max_tokens <= BITS_PER_PARAMETER * adapter_params else "large"
 
 
+def leaves_no_room(candidate: Candidate) -> bool:
+    """It fits on an empty card of a kind that is not here, but not beside a desktop."""
+    device, headroom = candidate.device, candidate.headroom_bytes
+    if device is None or headroom is None or device.source == "reading":
+        return False
+    return headroom + device.reserve_bytes < DESKTOP_BYTES
+
+
 def reasons_for(candidate: Candidate, data: Data, siblings: Sequence[Candidate]) -> tuple[str, ...]:
     """Why this candidate, in a few sentences; ``siblings`` are all that were priced."""
     reasons = [_room(candidate), _method(candidate, data)]
@@ -47,7 +57,8 @@ def reasons_for(candidate: Candidate, data: Data, siblings: Sequence[Candidate])
 def _room(candidate: Candidate) -> str:
     budget, headroom = candidate.budget, candidate.headroom_bytes
     if candidate.verdict == "fits" and headroom is not None:
-        return f"fits with {format_bytes(headroom)} to spare"
+        spare = f"fits with {format_bytes(headroom)} to spare"
+        return f"{spare}, less than a desktop may take (--reserve)" if leaves_no_room(candidate) else spare
     if candidate.verdict == "tight" and candidate.available_bytes is not None:
         return (
             f"tight: {format_bytes(budget.process_bytes)} expected, up to {format_bytes(budget.high_process_bytes)}"

@@ -1,8 +1,9 @@
 """Which setup to take: every method priced with and without what saves memory, ranked, the rejected with a way out.
 
-The order: what fits, then what is tight; then by method (see ``reasons``); then the micro batch as asked, no
-checkpointing, full-precision optimizer states, and the most headroom. What does not fit is rejected with the bytes it
-lacks and the smallest single change that would make it fit.
+The order: what fits with room to spare, then what fits, then what is tight; then by method (see ``reasons``); then
+the micro batch as asked, no checkpointing, full-precision optimizer states, and the most headroom. Room to spare is
+asked only of a card that is not here: what a desktop or a neighbour takes of it is not known. What does not fit is
+rejected with the bytes it lacks and the smallest single change that would make it fit.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from vramplan.planner.device import Device
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.methods import METHOD_NAMES
 from vramplan.planner.model_spec import ModelSpec
-from vramplan.planner.reasons import ORDER, Data, data_size, reasons_for
+from vramplan.planner.reasons import ORDER, Data, data_size, leaves_no_room, reasons_for
 from vramplan.planner.resolve import Resolved, given_for_method, resolve
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import GIB
@@ -125,6 +126,7 @@ def _ranked(variants: Sequence[Variant], data: Data) -> dict[str, Any]:
         setup = candidate.setup
         return (
             candidate.verdict == "tight",
+            leaves_no_room(candidate),
             order.index(setup.method.kind),
             setup.micro_batch_size != largest_batch,
             setup.gradient_checkpointing,

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         subject.model,
         subject.device,
         given,
-        lambda resolved: subjects.price(subject, resolved),
+        lambda resolved: subjects.price(subject, resolved, with_tensors=False),
         num_examples=subject.num_examples,
     )
     if args.json:

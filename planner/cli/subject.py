@@ -48,8 +48,14 @@ def look_up(args: argparse.Namespace) -> Subject:
     return Subject(model=model, device=device, device_note=note, device_named=named, data=data)
 
 
-def price(subject: Subject, resolved: Resolved) -> Candidate:
+def price(subject: Subject, resolved: Resolved, *, with_tensors: bool = True) -> Candidate:
     """The price of a resolved setup.
+
+    On a device whose kernels are not known (MPS, XPU, TPU) the figures are those of CUDA's kernels, said so, and there
+    is no verdict.
+
+    Args:
+        with_tensors: also name the tensors alive at the peak; a table of many setups does without.
 
     Raises:
         NoProgramError: nobody can count this model with this setup here.
@@ -57,4 +63,11 @@ def price(subject: Subject, resolved: Resolved) -> Candidate:
     """
     from vramplan.planner.estimate import estimate
 
-    return estimate(subject.model, resolved.workload, resolved.setup, subject.device)
+    model, device = subject.model, subject.device
+    if device is None or device.route is not None:
+        return estimate(model, resolved.workload, resolved.setup, device, with_tensors=with_tensors)
+    candidate = estimate(model, resolved.workload, resolved.setup, None, with_tensors=with_tensors)
+    reason = f"which kernels {device.kind} runs on {device.name} is not known; the figures are CUDA's"
+    return candidate.model_copy(
+        update={"device": device, "available_bytes": device.available_bytes, "verdict_reason": reason}
+    )

@@ -19,7 +19,7 @@ from vramplan.planner.cli import subject as subjects
 from vramplan.planner.cli.main import Command, command_modules, main, run_command
 from vramplan.planner.device import Device
 from vramplan.planner.errors import NoProgramError
-from vramplan.planner.resolve import Resolved
+from vramplan.planner.resolve import Resolved, resolve
 from vramplan.planner.units import GIB
 
 SIZES = {"full": 34, "lora": 14, "qlora": 9}
@@ -39,7 +39,7 @@ class World:
         data = subjects.read_data_file(Path(args.data)) if args.data else None
         return subjects.Subject(make_model_spec(), self.device, note, named, data)
 
-    def price(self, subject: subjects.Subject, resolved: Resolved) -> Candidate:
+    def price(self, subject: subjects.Subject, resolved: Resolved, *, with_tensors: bool = True) -> Candidate:
         setup = resolved.setup
         if setup.method.kind in self.unpriced:
             raise NoProgramError("no memory program for this architecture", remedy='pip install "vramplan[train]"')
@@ -307,3 +307,15 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     finally:
         os.close(write_end)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_device_whose_kernels_nobody_knows_gets_figures_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    import vramplan.planner.estimate as planner_estimate
+
+    mps = make_device(kind="mps", name="Apple M2 Ultra")
+    monkeypatch.setattr(planner_estimate, "estimate", lambda *args, **named: make_candidate(device=args[3]))
+    subject = subjects.Subject(make_model_spec(), mps, "", True, None)
+    candidate = subjects.price(subject, resolve({}, subject.model, mps))
+    assert candidate.device == mps
+    assert (candidate.verdict, candidate.headroom_bytes) == (None, None)
+    assert "Apple M2 Ultra is not known" in candidate.verdict_reason

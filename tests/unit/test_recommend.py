@@ -62,6 +62,16 @@ def test_what_fits_comes_before_what_is_tight() -> None:
     assert answer.reasons[-1][0] == "tight: 18.00 GiB expected, up to 19.00 GiB of 18.50 GiB"
 
 
+def test_on_a_card_that_is_not_here_what_leaves_room_for_a_desktop_comes_first() -> None:
+    # LoRA needs up to 25 GiB without checkpointing and 19 with it.
+    profile = make_device(source="profile", total_bytes=26 * GIB, free_bytes=None)
+    answer = recommended(profile)
+    assert names(answer)[0] == ("lora", True)
+    thin = next(reasons for reasons in answer.reasons if "less than a desktop may take" in reasons[0])
+    assert thin[0].startswith("fits with 1.00 GiB to spare")
+    assert names(recommended(with_free(26)))[0] == ("lora", False)
+
+
 def test_full_fine_tuning_comes_first_when_the_data_may_hold_more_than_an_adapter_can_learn() -> None:
     # The fake's adapter trains 37,376 parameters: about 2 x 37,376 tokens' worth, 72 rows of 1024.
     assert names(recommended(with_free(70), num_examples=72))[0][0] == "lora"
