@@ -40,13 +40,14 @@ def _up(value: int, multiple: int) -> int:
 
 def with_derived(dims: dict[str, int]) -> dict[str, int]:
     """Base variables plus: S+1 and S-1 (shifted labels), S128 and dr (FlashAttention's padding of rows and head_dim),
-    S16 (mask padding of the memory-efficient kernel), qkv (rows of a fused projection)."""
+    S16 and S32 (the memory-efficient kernel's padding of masks and of logsumexp), qkv (rows of a fused projection)."""
     out = dict(dims)
     length, head_dim = dims["S"], dims["d"]
     out["S+1"] = length + 1
     out["S-1"] = length - 1
     out["S128"] = _up(length, 128)
     out["S16"] = _up(length, 16)
+    out["S32"] = _up(length, 32)
     out["dr"] = _up(head_dim, 32) if head_dim <= 128 else _up(head_dim, 64)
     out["qkv"] = (dims["H"] + 2 * dims["K"]) * head_dim
     return out

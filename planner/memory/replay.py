@@ -5,6 +5,7 @@ A template is walked once for its net effect and highest point; a sweep over lay
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from vramplan.planner.dims import with_derived
 from vramplan.planner.memory import fused_loss
@@ -124,7 +125,9 @@ class Replay:
             level += effect.net
             for component, change in effect.net_parts.items():
                 parts[component] = parts.get(component, 0) + change
-        peaks = {phase: Peak(total, _add(before, effect.high_parts)) for phase, (total, before, effect) in highest.items()}
+        peaks = {
+            phase: Peak(total, _add(before, effect.high_parts)) for phase, (total, before, effect) in highest.items()
+        }
         return Replayed(peaks, level, {c: n for c, n in parts.items() if n})
 
     def _effect(self, template: int, layer: int | None) -> _Effect:
@@ -164,9 +167,9 @@ class Replay:
 
     def fused_head(self, call: MacroCall) -> fused_loss.FusedHead:
         """A fused-loss macro's sizes here."""
-        sizes = {name: size.evaluate(self.values) for name, size in call.sizes}
-        in_place = self.program.key.mode.route == "cuda"
-        return fused_loss.FusedHead(**sizes, **dict(call.flags), in_place=in_place)
+        fields: dict[str, Any] = {name: size.evaluate(self.values) for name, size in call.sizes}
+        fields |= dict(call.flags)
+        return fused_loss.FusedHead(**fields, in_place=self.program.key.mode.route == "cuda")
 
 
 def _add(one: dict[Component, int], other: dict[Component, int]) -> dict[Component, int]:
@@ -174,4 +177,3 @@ def _add(one: dict[Component, int], other: dict[Component, int]) -> dict[Compone
     for component, change in other.items():
         out[component] = out.get(component, 0) + change
     return {component: size for component, size in out.items() if size}
-

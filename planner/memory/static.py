@@ -83,9 +83,8 @@ def count_static(model: ModelSpec, setup: TrainingSetup) -> StaticMemory:
     """
     method = setup.method
     out = StaticMemory()
-    quantized = isinstance(method, Qlora)
     for weight in model.weights:
-        if quantized and is_quantized(weight, model):
+        if isinstance(method, Qlora) and is_quantized(weight, model):
             _count_quantized(weight, method, out)
         else:
             group = Group(weight.numel, BYTES[setup.precision.dtype], weight.count, _decays(weight), _embeds(weight))

@@ -87,10 +87,10 @@ class Anchor(NamedTuple):
     """A layer counted from the start (``from_end`` False) or from the end (0 is the last)."""
 
     from_end: bool
-    index: int
+    distance: int
 
     def at(self, depth: int) -> int:
-        return depth - 1 - self.index if self.from_end else self.index
+        return depth - 1 - self.distance if self.from_end else self.distance
 
 
 class Block(NamedTuple):

@@ -43,9 +43,7 @@ def cuda_sdpa(
     alignment = 8 if half else 4
     if head_dim % alignment == 0 and value.shape[-1] % alignment == 0:
         return _efficient(query, key, value, attn_mask, dropout_p, is_causal, scale)
-    return aten._scaled_dot_product_attention_math(
-        query, key, value, attn_mask, dropout_p, is_causal, scale=scale
-    )[0]
+    return aten._scaled_dot_product_attention_math(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)[0]
 
 
 def _flash(

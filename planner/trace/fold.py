@@ -91,11 +91,7 @@ class _Folder:
             event.storage for event in streams[0] if event.kind == "free" and event.segment[0].startswith("forward")
         }
         blocks = self._blocks(_runs(streams[0], self.base))
-        buffers = tuple(
-            (self._size_index(s.index)[0], s.label)
-            for s in self.base.storages
-            if s.tag == "buffer"
-        )
+        buffers = tuple((self._size_index(s.index)[0], s.label) for s in self.base.storages if s.tag == "buffer")
         return Program(
             key=self.key,
             versions=self.versions,

@@ -26,8 +26,8 @@ def quantize_skeleton(
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and name not in skip:
                 setattr(module, name, _linear_4bit(child, quant, double_quant, TORCH_DTYPES[compute_dtype]))
-    model.is_loaded_in_4bit = True  # type: ignore[assignment]
-    model.is_quantized = True  # type: ignore[assignment]
+    model.is_loaded_in_4bit = True
+    model.is_quantized = True
     return model
 
 

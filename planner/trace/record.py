@@ -7,17 +7,16 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from vramplan.planner.methods import Full, Lora, Method, Qlora
 from vramplan.planner.programs.key import Mode
 from vramplan.planner.trace import attention, loss, quantize, step
 from vramplan.planner.trace.adapters import apply_method
+from vramplan.planner.trace.segments import following
 from vramplan.planner.trace.skeleton import TORCH_DTYPES, build_skeleton, materialize
 from vramplan.planner.trace.tracker import Tracker, exact_lifetimes
-from vramplan.planner.methods import Full, Lora, Method, Qlora
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,9 @@ def build_model(case: Case, *, real: bool = False) -> nn.Module:
     materialize(model, real=real)
     model.train()
     if mode.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if mode.method != "full":
-            model.enable_input_require_grads()  # type: ignore[operator]
+            model.enable_input_require_grads()
     if mode.loss == "fused":
         loss.add_fused_head(model)
     if mode.mixed_precision != "no":
@@ -111,7 +110,7 @@ def run_tracked(model: nn.Module, case: Case, tracker: Tracker, *, real: bool = 
         }.get(name, (name, None))
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_segment_hooks(model, tracker))
+        stack.enter_context(following(model, tracker))
         stack.enter_context(exact_lifetimes())
         with tracker:
             held = step.micro_step(model, batch, num_items, case.mode.loss, mark)
@@ -127,83 +126,6 @@ def declare_static(model: nn.Module, tracker: Tracker) -> None:
         tracker.see(buffer, tag="buffer")
     for tensor in quantize.quantization_tensors(model):
         tracker.see(tensor, tag="quantization_state")
-
-
-def find_layers(model: nn.Module) -> list[nn.Module]:
-    """The repeated blocks: the longest ModuleList whose members hold parameters."""
-    best: list[nn.Module] = []
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) > len(best):
-            members = list(module)
-            if all(next(member.parameters(), None) is not None for member in members):
-                best = members
-    return best
-
-
-@contextlib.contextmanager
-def _segment_hooks(model: nn.Module, tracker: Tracker) -> Any:
-    """Keep ``tracker.where`` true: which layer runs, forward or backward, and which module."""
-    layers = find_layers(model)
-    where = tracker.where
-    names = _labels(model)
-    handles: list[Any] = []
-
-    def enter(name: str, layer: int | None) -> None:
-        where.name, where.layer = name, layer
-
-    def before_layer(index: int) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if where.name.startswith("backward"):
-                return
-            enter("forward.layer", index)
-            hidden = args[0] if args else kwargs.get("hidden_states")
-            if index == 0 and isinstance(hidden, torch.Tensor) and hidden.requires_grad:
-                hidden.register_hook(lambda grad: enter("backward.embed", None))
-
-        return hook
-
-    def after_layer(index: int) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-            if where.name.startswith("backward"):
-                return
-            if index == len(layers) - 1:
-                enter("forward.head", None)
-            hidden = out[0] if isinstance(out, (tuple, list)) else out
-            if hidden.requires_grad:
-                hidden.register_hook(lambda grad: enter("backward.layer", index))
-
-        return hook
-
-    def push(module: nn.Module, args: Any) -> None:
-        where.modules.append(names.get(id(module), ""))
-
-    def pop(module: nn.Module, args: Any, out: Any) -> None:
-        if where.modules:
-            where.modules.pop()
-
-    for index, layer in enumerate(layers):
-        handles.append(layer.register_forward_pre_hook(before_layer(index), with_kwargs=True))
-        handles.append(layer.register_forward_hook(after_layer(index)))
-    handles += [register_module_forward_pre_hook(push), register_module_forward_hook(pop)]
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            handles.append(parameter.register_post_accumulate_grad_hook(tracker.accumulated))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _labels(model: nn.Module) -> dict[int, str]:
-    """Module paths as a person reads them: wrappers and layer numbers left out."""
-    labels = {}
-    for name, module in model.named_modules():
-        parts = [part for part in name.split(".") if not part.isdigit() and part not in ("base_model", "base_layer")]
-        while parts[:2] == ["model", "model"]:
-            parts = parts[1:]
-        labels[id(module)] = ".".join(parts)
-    return labels
 
 
 @contextlib.contextmanager

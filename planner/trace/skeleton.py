@@ -51,7 +51,7 @@ def materialize(model: nn.Module, *, real: bool = False) -> nn.Module:
     for module in model.modules():
         for table in (module._parameters, module._buffers):
             for name, tensor in list(table.items()):
-                table[name] = given_storage(tensor)  # type: ignore[assignment]
+                table[name] = given_storage(tensor)
         for name, value in list(vars(module).items()):
             if isinstance(value, torch.Tensor):
                 setattr(module, name, given_storage(value))
@@ -74,5 +74,5 @@ def _fresh(tensor: torch.Tensor, given_storage: Any, real: bool) -> torch.Tensor
                 part.absmax, part.code, part.offset = map(given_storage, (part.absmax, part.code, part.offset))
         for name in ("quant_state", "quant_type", "compress_statistics", "blocksize"):
             setattr(parameter, name, getattr(tensor, name))
-        parameter.bnb_quantized = True  # type: ignore[attr-defined]
+        parameter.bnb_quantized = True
     return parameter

@@ -51,7 +51,7 @@ def micro_step(model: nn.Module, batch: Batch, num_items: torch.Tensor, loss: st
     mark("forward")
     value = LOSSES[loss](model, dict(batch), num_items)
     mark("backward")
-    value.backward()  # type: ignore[no-untyped-call]
+    value.backward()
     mark("end")
     return value.detach()
 

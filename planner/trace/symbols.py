@@ -15,7 +15,7 @@ FUSED_WIDTHS = ("h", "f", "V", "qkv")
 
 
 PACKING = (2, 64, 64 * 256)
-"""Elements per byte of a 4-bit weight, per absmax, and per second-level absmax (bitsandbytes, block sizes 64 and 256)."""
+"""Elements per byte of a 4-bit weight, per absmax, and per second-level absmax (bitsandbytes: blocks of 64 and 256)."""
 
 
 class NoSymbolError(Exception):
@@ -116,7 +116,9 @@ class Symbols:
 
 
 def _product(dims: Sequence[Dim], itemsize: int) -> Size:
-    coefficient, atoms, divisor, divided = itemsize, [], 1, []
+    coefficient, divisor = itemsize, 1
+    atoms: list[str] = []
+    divided: list[str] = []
     for dim in dims:
         coefficient *= dim.coefficient
         if dim.divisor == 1:

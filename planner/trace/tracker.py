@@ -62,7 +62,7 @@ class Segment:
     modules: list[str] = field(default_factory=list)
 
 
-class Tracker(TorchDispatchMode):
+class Tracker(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed by the type checker
     """Logs allocations and frees of storages on ``device_type``.
 
     Args:

@@ -1,0 +1,110 @@
+"""Find the memory program of a key: shipped with the package, cached from an earlier trace, or traced now.
+
+Tracing runs in a child process, because it needs torch and the caller must stay light.
+"""
+
+import importlib.resources
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import platformdirs
+
+from vramplan.planner.errors import NoProgramError
+from vramplan.planner.programs.codec import FORMAT, load_program
+from vramplan.planner.programs.key import ProgramKey
+from vramplan.planner.programs.program import Program
+
+TRACE_SECONDS = 600
+"""A trace takes seconds; one that takes this long hangs."""
+
+
+class Found(NamedTuple):
+    """A program and where it came from."""
+
+    program: Program
+    origin: Literal["shipped", "cached", "traced"]
+
+
+def find_program(key: ProgramKey) -> Found:
+    """The program of a key.
+
+    Raises:
+        NoProgramError: it does not ship, and cannot be traced here.
+    """
+    digest = key.digest()
+    shipped = _shipped(digest)
+    if shipped is not None:
+        return Found(shipped, "shipped")
+    path = _cache_path(digest)
+    try:
+        return Found(load_program(path.read_text()), "cached")
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # absent, or written by another version: traced afresh
+    text = _trace(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+    return Found(load_program(text), "traced")
+
+
+@lru_cache(maxsize=256)
+def _shipped(digest: str) -> Program | None:
+    archive = _archive()
+    try:
+        return None if archive is None else load_program(archive.read(f"{digest}.json").decode())
+    except KeyError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _archive() -> zipfile.ZipFile | None:
+    resource = importlib.resources.files("vramplan.planner.programs") / "programs.zip"
+    return zipfile.ZipFile(str(resource)) if resource.is_file() else None
+
+
+def shipped_digests() -> frozenset[str]:
+    """Digests of the programs that ship."""
+    archive = _archive()
+    return frozenset() if archive is None else frozenset(name.removesuffix(".json") for name in archive.namelist())
+
+
+def _cache_path(digest: str) -> Path:
+    return Path(platformdirs.user_cache_dir("vramplan")) / "programs" / str(FORMAT) / f"{digest}.json"
+
+
+def _trace(key: ProgramKey) -> str:
+    """Trace in a child process; its stdout is the program."""
+    structure = key.structure
+    name = f"{structure.model_type} with {key.mode.method}"
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
+        raise NoProgramError(
+            f"no memory program ships for {name} in this mode, and tracing one needs torch",
+            remedy="pip install 'vramplan[train]'",
+        )
+    print(f"tracing {name} once (a few seconds, then cached) ...", file=sys.stderr)  # noqa: T201 - narration
+    request = json.dumps(key.model_dump(mode="json"))
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "vramplan.planner.trace"],
+        input=request,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=TRACE_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise NoProgramError(
+            f"{name} could not be traced: {reason}",
+            remedy="choose another method or setting; this combination has no memory program",
+        )
+    return done.stdout

@@ -1,0 +1,124 @@
+"""``estimate``: a model, a workload, a setup and a device in; a priced Candidate with its verdict out."""
+
+from collections.abc import Callable
+
+from vramplan.planner.adapters.programs import Found, find_program
+from vramplan.planner.candidate import Candidate, ProgramProvenance, Verdict
+from vramplan.planner.device import Device, Route
+from vramplan.planner.errors import UnsupportedError
+from vramplan.planner.memory.budget import MemoryBudget
+from vramplan.planner.memory.price import Pricing, Question
+from vramplan.planner.memory.structure import program_key
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.programs.key import ProgramKey
+from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.units import format_bytes
+from vramplan.planner.workload import Workload
+
+
+def estimate(
+    model: ModelSpec,
+    workload: Workload,
+    setup: TrainingSetup,
+    device: Device | None,
+    *,
+    route: Route | None = None,
+    programs: Callable[[ProgramKey], Found] = find_program,
+    with_tensors: bool = True,
+) -> Candidate:
+    """Price one setup.
+
+    Args:
+        route: whose kernels run; the device's own, or CUDA's without a device.
+        programs: where memory programs come from.
+        with_tensors: also name the tensors alive at the peak.
+
+    Raises:
+        NoProgramError: no memory program answers.
+        UnsupportedError: understood, but not priced yet, or the device's kernels are not known.
+        UsageError: the setup does not suit the model.
+    """
+    if model.quantization is not None:
+        raise UnsupportedError(
+            f"{model.repo_id} is already quantised ({model.quantization}), which is not priced yet",
+            remedy="price the unquantised original, with --method qlora for a 4-bit base",
+        )
+    chosen = route or (device.route if device is not None else "cuda")
+    if chosen is None:
+        assert device is not None
+        raise UnsupportedError(
+            f"{device.name}: which kernels {device.kind} runs is not known, so there is no figure for it",
+            remedy="name a CUDA device with --device, or --device cpu",
+        )
+    question = Question(model, workload, setup, chosen, device)
+    key = program_key(model, workload, setup, chosen)
+    found = programs(key)
+    pricing = Pricing(question, found.program)
+    budget = pricing.budget(with_tensors=with_tensors)
+    available = device.available_bytes if device is not None else None
+    verdict, reason = judge(budget, device)
+    return Candidate(
+        model=model.repo_id,
+        total_params=model.total_params,
+        trainable_params=pricing.static.trainable_params,
+        setup=setup,
+        workload=workload,
+        device=device,
+        budget=budget,
+        verdict=verdict,
+        verdict_reason=reason,
+        available_bytes=available,
+        headroom_bytes=None if available is None else available - budget.high_process_bytes,
+        runnable=True,
+        warnings=_warnings(model, device),
+        provenance=ProgramProvenance(
+            key=key.digest(),
+            origin=found.origin,
+            versions=found.program.versions,
+            basis=_basis(chosen),
+        ),
+    )
+
+
+def judge(budget: MemoryBudget, device: Device | None) -> tuple[Verdict | None, str]:
+    """fits: the high process figure is available; tight: only the estimate is; no: neither."""
+    if device is None:
+        return None, "no device named"
+    available = device.available_bytes
+    high, expected = budget.high_process_bytes, budget.process_bytes
+    if high <= available:
+        return "fits", f"needs up to {format_bytes(high)} of {format_bytes(available)}"
+    if expected <= available:
+        return "tight", (
+            f"expected {format_bytes(expected)} of {format_bytes(available)}, but it may take {format_bytes(high)}"
+        )
+    if device.free_bytes is not None and high <= device.total_bytes - device.reserve_bytes:
+        missing = format_bytes(high - available)
+        return "no", f"would fit with {missing} freed on this card ({_holders(device)})"
+    return (
+        "no",
+        f"needs {format_bytes(expected)}, {format_bytes(expected - available)} more than {format_bytes(available)}",
+    )
+
+
+def _holders(device: Device) -> str:
+    holders = [holder for holder in device.holders if holder.used_bytes]
+    if not holders:
+        return "the driver does not say who holds it"
+    named = [f"{holder.name or holder.pid}: {format_bytes(holder.used_bytes or 0)}" for holder in holders[:3]]
+    return "held by " + ", ".join(named)
+
+
+def _warnings(model: ModelSpec, device: Device | None) -> tuple[str, ...]:
+    out = []
+    if device is not None and device.route == "cuda":
+        out.append("unmeasured on this GPU: the upper figure rests on published runs, not on our own measurement")
+    if model.revision is None and model.provenance.source == "catalogue":
+        out.append("unpinned: the catalogue's copy of the config, not a revision on the Hub")
+    return tuple(out)
+
+
+def _basis(route: Route) -> str:
+    if route == "cpu":
+        return "traced on fake tensors; equal to real CPU steps to the byte"
+    return "traced on fake tensors along CUDA's kernels; unmeasured on a GPU"

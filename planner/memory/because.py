@@ -1,0 +1,85 @@
+"""The because of each budget line, in words and with its arithmetic."""
+
+from vramplan.planner.dtypes import BYTES
+from vramplan.planner.memory.budget import Component
+from vramplan.planner.memory.static import Group, StaticMemory
+from vramplan.planner.methods import Full, Qlora
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.units import format_count
+
+
+def reasons(model: ModelSpec, setup: TrainingSetup, static: StaticMemory, states: list[Group]) -> dict[Component, str]:
+    """Why each component is what it is."""
+    return {
+        "weights": _weights(model, setup, static),
+        "quantization_state": _quantization(setup),
+        "adapter": _adapter(setup, static),
+        "gradients": _gradients(setup, static),
+        "optimizer": _optimizer(setup, static),
+        "activations": _activations(setup),
+        "loss": _loss(model, setup),
+        "temporaries": "gradients of activations, casts and products in flight",
+        "buffers": "rotary frequencies",
+        "batch": "token ids, labels and mask of every micro batch of a step, and one fetched ahead",
+    }
+
+
+def _weights(model: ModelSpec, setup: TrainingSetup, static: StaticMemory) -> str:
+    dtype = setup.precision.dtype
+    plain = model.total_params - static.quantized_params
+    rest = f"{format_count(plain)} x {BYTES[dtype]} bytes: {dtype}"
+    if not static.quantized_params:
+        return rest
+    method = setup.method
+    assert isinstance(method, Qlora)
+    return f"{format_count(static.quantized_params)} x 4 bits: {method.quant}; {rest} (embeddings, head, norms)"
+
+
+def _quantization(setup: TrainingSetup) -> str:
+    method = setup.method
+    if not isinstance(method, Qlora):
+        return "not quantised"
+    if method.double_quant:
+        return "a byte per 64 weights and 4 per 16,384, double quantisation; code books per linear"
+    return "4 bytes per 64 weights; a code book per linear"
+
+
+def _adapter(setup: TrainingSetup, static: StaticMemory) -> str:
+    if isinstance(setup.method, Full):
+        return "no adapter"
+    dtype = setup.precision.adapter_dtype
+    return f"{format_count(static.adapter_params)} x {BYTES[dtype]} bytes: r={setup.method.r}, {dtype}"
+
+
+def _trainable_dtype(setup: TrainingSetup) -> str:
+    return setup.precision.dtype if isinstance(setup.method, Full) else setup.precision.adapter_dtype
+
+
+def _gradients(setup: TrainingSetup, static: StaticMemory) -> str:
+    dtype = _trainable_dtype(setup)
+    kept = ", kept over micro batches" if setup.gradient_accumulation_steps > 1 else ""
+    return f"{format_count(static.trainable_params)} trainable x {BYTES[dtype]} bytes: {dtype}{kept}"
+
+
+def _optimizer(setup: TrainingSetup, static: StaticMemory) -> str:
+    count = format_count(static.trainable_params)
+    if setup.optimizer == "adamw_8bit":
+        return f"{count} trainable x 2 bytes + 4 per 256: 8-bit m and v (small tensors and embeddings fp32)"
+    if setup.optimizer == "sgd":
+        return "SGD without momentum keeps nothing"
+    dtype = _trainable_dtype(setup)
+    return f"{count} trainable x {2 * BYTES[dtype]} bytes: m and v in {dtype}"
+
+
+def _activations(setup: TrainingSetup) -> str:
+    if setup.gradient_checkpointing:
+        return "one hidden state a layer, and one layer recomputed at a time (checkpointing)"
+    return "everything the backward needs, of every layer (no checkpointing)"
+
+
+def _loss(model: ModelSpec, setup: TrainingSetup) -> str:
+    vocabulary = model.config.get("vocab_size")
+    if setup.loss == "fused":
+        return f"vocabulary {vocabulary:,} in tiles of 4,096 tokens x 32,768: TRL's fused head"
+    return f"logits over {vocabulary:,} tokens and their fp32 copies: the stock loss"

@@ -1,0 +1,46 @@
+"""Device memory PyTorch's allocator does not count: the CUDA context; and what cuBLAS asks it for.
+
+Nothing here was measured by this project on a GPU yet, so each figure is a prior with its source and a range.
+"""
+
+from vramplan.planner.device import Device, Route
+from vramplan.planner.units import MIB
+
+# 426 MiB on an RTX 6000 Ada with PyTorch 2.10 + CUDA 13 (github.com/unslothai/unsloth-zoo/pull/1053, measurement)
+CONTEXT_BYTES = 426 * MIB
+# kernels load lazily as they are first used; nvidia-smi minus reserved was about 700 MB (pytorch/pytorch#37250)
+HIGH_CONTEXT_BYTES = 700 * MIB
+CONTEXT_SOURCE = (
+    "426 MiB at start on an RTX 6000 Ada (CUDA 13), to about 700 MiB once kernels are loaded; unmeasured here"
+)
+
+# cuBLAS: 4096 KiB x 2 + 16 KiB x 8 a handle; 32 MiB on Hopper and later
+# (aten/src/ATen/cuda/CublasHandlePool.cpp, getChosenWorkspaceSize)
+WORKSPACE_BYTES = 2 * 4096 * 1024 + 8 * 16 * 1024
+HOPPER_WORKSPACE_BYTES = 32 * MIB
+WORKSPACE_SOURCE = "aten/src/ATen/cuda/CublasHandlePool.cpp; cuBLASLt takes as much again at most"
+
+# resident set of a worker that has imported torch, transformers, peft and trl, before a model is loaded
+# (this stack on Linux, torch 2.13 CPU build)
+CPU_PROCESS_BYTES = 900 * MIB
+HIGH_CPU_PROCESS_BYTES = 1300 * MIB
+CPU_PROCESS_SOURCE = "resident set of a worker with its libraries imported, torch 2.13 CPU build"
+
+# the dynamic part against published runs on comparable stacks: ten of eleven within 0.5 %, others 0.4 to 2.3 % low
+UNMEASURED_DYNAMIC_FRACTION = 0.05
+UNMEASURED_SOURCE = (
+    "traced to the byte, never measured by this project on this GPU; published runs differ by up to 2.3 % of the peak"
+)
+
+
+def workspace_bytes(device: Device | None) -> int:
+    """cuBLAS's workspace, taken from PyTorch's allocator at the first matrix product."""
+    capability = device.compute_capability if device is not None else None
+    return HOPPER_WORKSPACE_BYTES if capability is not None and capability >= (9, 0) else WORKSPACE_BYTES
+
+
+def context_bytes(route: Route) -> tuple[int, int]:
+    """What the process holds beside tensors: (estimate, high)."""
+    if route == "cuda":
+        return CONTEXT_BYTES, HIGH_CONTEXT_BYTES
+    return CPU_PROCESS_BYTES, HIGH_CPU_PROCESS_BYTES

@@ -1,0 +1,214 @@
+"""Assemble a MemoryBudget: static tensors counted, dynamic ones replayed, the allocator replayed, the rest bounded."""
+
+from dataclasses import dataclass
+
+from vramplan.planner.device import Device, Route
+from vramplan.planner.memory import optimizer, outside
+from vramplan.planner.memory.because import reasons
+from vramplan.planner.memory.budget import (
+    STATIC_COMPONENTS,
+    BudgetLine,
+    Component,
+    MemoryBudget,
+    PhaseBudget,
+    PhaseName,
+)
+from vramplan.planner.memory.expand import live_at_peak
+from vramplan.planner.memory.replay import At, Replay, Replayed
+from vramplan.planner.memory.reserved import reserved_bytes
+from vramplan.planner.memory.static import Group, StaticMemory, count_static, total_bytes
+from vramplan.planner.memory.structure import layer_kinds, replay_values
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.programs.program import Program
+from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.workload import Workload
+
+CUDA_QUANTUM_BYTES = 512
+"""kMinBlockSize, c10/core/AllocatorConfig.h. The CPU's allocator gives what is asked."""
+BATCH_TENSORS = 3
+"""input_ids, labels, attention_mask: int64 (B, S), as TRL's collator sends them."""
+LOOP_SCALARS = 4
+"""The loop's running loss, this step's, the gradient norm and the label count (transformers/trainer.py)."""
+ORDER: tuple[Component, ...] = (
+    "weights",
+    "quantization_state",
+    "adapter",
+    "gradients",
+    "optimizer",
+    "activations",
+    "loss",
+    "temporaries",
+    "buffers",
+    "batch",
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be priced."""
+
+    model: ModelSpec
+    workload: Workload
+    setup: TrainingSetup
+    route: Route
+    device: Device | None = None
+
+    @property
+    def quantum_bytes(self) -> int:
+        return CUDA_QUANTUM_BYTES if self.route == "cuda" else 1
+
+    @property
+    def accumulating(self) -> bool:
+        return self.setup.gradient_accumulation_steps > 1
+
+
+class Pricing:
+    """One question answered with one program; ``budget()`` is the answer."""
+
+    def __init__(self, question: Question, program: Program) -> None:
+        self.question = question
+        quantum = question.quantum_bytes
+        self.static: StaticMemory = count_static(question.model, question.setup)
+        self.states = optimizer.state_groups(question.setup.optimizer, self.static.trainable, question.route)
+        self.step_peak = optimizer.step_peak_bytes(
+            question.setup.optimizer, self.static.trainable, question.route, quantum
+        )
+        self.replay = Replay(
+            program,
+            At(
+                replay_values(question.model, question.workload, question.setup),
+                layer_kinds(question.model),
+                quantum,
+                question.accumulating,
+            ),
+        )
+        self.replayed: Replayed = self.replay.run()
+        self.buffers = [Group(self.replay.sizes[size], 1, 1) for size, _ in program.buffers]
+        self.batch = self._batch()
+        self.because = reasons(question.model, question.setup, self.static, self.states)
+
+    def _batch(self) -> list[Group]:
+        """Every micro batch of the step is fetched at its start, and one ahead (Trainer.get_batch_samples;
+        accelerate/data_loader.py)."""
+        setup = self.question.setup
+        tokens = setup.micro_batch_size * self.question.workload.sequence_length
+        batches = setup.gradient_accumulation_steps + 1
+        return [Group(tokens, 8, BATCH_TENSORS * batches), Group(1, 4, LOOP_SCALARS)]
+
+    # -------------------------------------------------------------- parts
+    def base(self, *, gradients: bool) -> dict[Component, int]:
+        """Bytes there throughout the step; with the gradients where they are kept."""
+        quantum = self.question.quantum_bytes
+        static = self.static
+        parts: dict[Component, int] = {
+            "weights": total_bytes(static.weights, quantum),
+            "quantization_state": total_bytes(static.quantization_state, quantum),
+            "adapter": total_bytes(static.adapter, quantum),
+            "gradients": total_bytes(static.trainable, quantum) if gradients else 0,
+            "optimizer": total_bytes(self.states, quantum),
+            "buffers": total_bytes(self.buffers, quantum),
+            "batch": total_bytes(self.batch, quantum),
+        }
+        return parts
+
+    def phase_parts(self) -> dict[PhaseName, dict[Component, int]]:
+        """Every phase's bytes by component at its peak."""
+        loaded = self.base(gradients=False)
+        phases: dict[PhaseName, dict[Component, int]] = {
+            "load": {name: loaded[name] for name in ("weights", "quantization_state", "adapter", "buffers")}
+        }
+        base = self.base(gradients=self.question.accumulating)
+        for phase in ("forward", "loss", "backward"):
+            peak = self.replayed.peaks[phase]
+            phases[phase] = {name: base.get(name, 0) + peak.parts.get(name, 0) for name in ORDER}
+        step = self.base(gradients=True)
+        step["temporaries"] = self.step_peak
+        phases["optimizer_step"] = step
+        return phases
+
+    # -------------------------------------------------------------- the answer
+    def budget(self, *, with_tensors: bool = True) -> MemoryBudget:
+        """The whole budget."""
+        phases = tuple(self._phase(name, parts) for name, parts in self.phase_parts().items())
+        peak = max(phases, key=lambda phase: phase.allocated_bytes)
+        dynamic_gap = sum(line.high_bytes - line.estimate_bytes for line in peak.lines)
+        reserved = self._reserved(peak.allocated_bytes)
+        high_reserved = reserved + dynamic_gap
+        process_lines = self._process_lines(reserved - peak.allocated_bytes)
+        held = self.base(gradients=False)
+        return MemoryBudget(
+            phases=phases,
+            peak_phase=peak.name,
+            peak_allocated_bytes=peak.allocated_bytes,
+            peak_reserved_bytes=reserved,
+            high_reserved_bytes=high_reserved,
+            process_bytes=peak.allocated_bytes + sum(line.estimate_bytes for line in process_lines),
+            high_process_bytes=peak.allocated_bytes + dynamic_gap + sum(line.high_bytes for line in process_lines),
+            process_lines=process_lines,
+            steady_allocated_bytes=sum(held.values()),
+            held=tuple(self._lines(held)),
+            peak_tensors=live_at_peak(self.replay) if with_tensors else (),
+        )
+
+    def _phase(self, name: PhaseName, parts: dict[Component, int]) -> PhaseBudget:
+        return PhaseBudget(name=name, allocated_bytes=sum(parts.values()), lines=tuple(self._lines(parts)))
+
+    def _lines(self, parts: dict[Component, int]) -> list[BudgetLine]:
+        return [self._line(name, parts[name]) for name in ORDER if parts.get(name)]
+
+    def _line(self, name: Component, size: int) -> BudgetLine:
+        exact = name in STATIC_COMPONENTS or name == "batch" or self.question.route == "cpu"
+        gap = 0 if exact else int(size * outside.UNMEASURED_DYNAMIC_FRACTION)
+        return BudgetLine(
+            component=name,
+            estimate_bytes=size,
+            high_bytes=size + gap,
+            bytes_per_param=size / max(1, self.question.model.total_params),
+            because=self.because[name],
+            source=None if exact else outside.UNMEASURED_SOURCE,
+        )
+
+    def _reserved(self, allocated: int) -> int:
+        if self.question.route == "cpu":
+            return allocated
+        before = [*self.static.weights, *self.static.quantization_state, *self.static.adapter]
+        return reserved_bytes(
+            self.replay,
+            before=[*before, *self.buffers, *self.batch],
+            optimizer=self.states,
+            gradients=self.static.trainable if self.question.accumulating else [],
+            step_peak_bytes=self.step_peak,
+            workspace_bytes=outside.workspace_bytes(self.question.device),
+            alloc_conf=self.question.setup.alloc_conf,
+        )
+
+    def _process_lines(self, over_allocated: int) -> tuple[BudgetLine, ...]:
+        """What the process holds beside tensors. cuBLAS's workspace is inside reserved."""
+        estimate, high = outside.context_bytes(self.question.route)
+        total_params = max(1, self.question.model.total_params)
+
+        def line(component: Component, low: int, up_to: int, because: str, source: str) -> BudgetLine:
+            return BudgetLine(
+                component=component,
+                estimate_bytes=low,
+                high_bytes=up_to,
+                bytes_per_param=low / total_params,
+                because=because,
+                source=source,
+            )
+
+        if self.question.route == "cpu":
+            return (line("context", estimate, high, "Python and its libraries", outside.CPU_PROCESS_SOURCE),)
+        workspace = outside.workspace_bytes(self.question.device)
+        fragmentation = max(0, over_allocated - workspace)
+        return (
+            line("context", estimate, high, "CUDA context and loaded kernels", outside.CONTEXT_SOURCE),
+            line("workspace", workspace, 2 * workspace, "cuBLAS's workspace", outside.WORKSPACE_SOURCE),
+            line(
+                "fragmentation",
+                fragmentation,
+                fragmentation,
+                f"segments beyond tensors, {self.question.setup.alloc_conf or 'default allocator'}",
+                "the caching allocator replayed over two steps",
+            ),
+        )

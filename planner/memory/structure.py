@@ -1,0 +1,175 @@
+"""Which memory program answers for a model in a setup, and at which sizes to replay it."""
+
+from typing import Any
+
+from vramplan.planner.device import Route
+from vramplan.planner.dims import model_dims
+from vramplan.planner.errors import NoProgramError, UnsupportedError
+from vramplan.planner.methods import Full, Qlora
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.programs.key import Mode, ProgramKey, Structure
+from vramplan.planner.programs.program import neighbourhood
+from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.workload import Workload
+
+LLAMA_SHAPED = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "phi3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "smollm3",
+    "olmo2",
+    "granite",
+)
+"""Model types whose sizes are h, f, H, K, d, V."""
+
+STRUCTURAL: dict[str, Any] = {
+    "hidden_act": None,
+    "hidden_activation": None,
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "use_bidirectional_attention": None,
+}
+"""Config fields that decide which operations run, with transformers' default where a config leaves them out."""
+
+MINIMUM_FOLDED_DEPTH = 4
+"""Below this every layer is next to an end, so the program is of that very depth."""
+
+
+def program_key(model: ModelSpec, workload: Workload, setup: TrainingSetup, route: Route) -> ProgramKey:
+    """The key of the program that prices a setup.
+
+    Raises:
+        NoProgramError: a family whose sizes are not known to the tracer yet.
+        UnsupportedError: a mode that is not priced yet.
+    """
+    if model.model_type not in LLAMA_SHAPED:
+        raise NoProgramError(
+            f"{model.repo_id}: no memory program for model type {model.model_type} yet",
+            remedy=f"priced today: {', '.join(LLAMA_SHAPED)}",
+        )
+    return ProgramKey(structure=_structure(model, workload, setup), mode=_mode(setup, workload, route))
+
+
+def layer_kinds(model: ModelSpec) -> tuple[str, ...]:
+    """The kind of every layer: its attention, and whether it has rotary positions."""
+    config = model.config
+    depth = int(config["num_hidden_layers"])
+    types = config.get("layer_types") or ["full_attention"] * depth
+    rope = config.get("no_rope_layers") or [1] * depth
+    if len(types) != depth or len(rope) != depth:
+        raise NoProgramError(f"{model.repo_id}: layer_types does not have num_hidden_layers ({depth}) entries")
+    return tuple(kind if has_rope else f"{kind}/nope" for kind, has_rope in zip(types, rope, strict=True))
+
+
+def replay_values(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict[str, int]:
+    """The variables' values: the model's sizes, the batch, and the rank."""
+    values = model_dims(model.config)
+    batch, length = setup.micro_batch_size, workload.sequence_length
+    values["B"], values["S"] = batch, length
+    values["N"] = max(1, round(workload.valid_label_fraction * batch * (length - 1)))
+    values["r"] = getattr(setup.method, "r", 1)
+    return values
+
+
+def _structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> Structure:
+    config = model.config
+    if workload.sequence_length < 2:
+        raise UnsupportedError(
+            "a sequence of one token has no next token to learn", remedy="--sequence-length 2 or more"
+        )
+    dims = model_dims(config)
+    kinds = layer_kinds(model)
+    window = config.get("sliding_window")
+    slides = window is not None and (not config.get("layer_types") or any("sliding" in kind for kind in kinds))
+    fields = {name: config.get(name, default) for name, default in STRUCTURAL.items()}
+    fields["attn_logit_softcapping"] = fields["attn_logit_softcapping"] is not None
+    fields["final_logit_softcapping"] = fields["final_logit_softcapping"] is not None
+    fields["slides"] = slides
+    return Structure(
+        model_type=model.model_type,
+        architecture=model.architecture,
+        fields=fields,
+        kinds=shortest_stack(kinds),
+        heads="mha" if dims["K"] == dims["H"] else "mqa" if dims["K"] == 1 else "gqa",
+        aligned_heads=dims["d"] % 8 == 0 and dims["d"] <= 256,
+        single_row=setup.micro_batch_size == 1,
+        windowed=bool(slides and workload.sequence_length > int(window or 0)),
+    )
+
+
+def _mode(setup: TrainingSetup, workload: Workload, route: Route) -> Mode:
+    method, precision = setup.method, setup.precision
+    _refuse_unpriced(setup, workload)
+    common: dict[str, Any] = {
+        "route": route,
+        "dtype": precision.dtype,
+        "mixed_precision": precision.mixed_precision,
+        "gradient_checkpointing": setup.gradient_checkpointing,
+        "attention": setup.attention,
+        "loss": setup.loss,
+        "padded": setup.padding != "none",
+    }
+    if isinstance(method, Full):
+        return Mode(method="full", **common)
+    common |= {
+        "target_modules": _sorted_targets(method.target_modules),
+        "dropout": method.lora_dropout > 0,
+        "adapter_dtype": precision.adapter_dtype,
+    }
+    if isinstance(method, Qlora):
+        return Mode(method="qlora", quant=method.quant, double_quant=method.double_quant, **common)
+    return Mode(method="lora", **common)
+
+
+def _sorted_targets(targets: Any) -> Any:
+    return targets if isinstance(targets, str) else tuple(sorted(targets))
+
+
+def _refuse_unpriced(setup: TrainingSetup, workload: Workload) -> None:
+    """Options that are understood but have no memory program yet, each by name."""
+    method = setup.method
+    refusals = {
+        f"--task {workload.task}": workload.task != "causal-lm",
+        f"--loss {setup.loss}": setup.loss == "liger",
+        f"--loop {setup.loop}": setup.loop != "executor",
+        f"--attention {setup.attention}": setup.attention == "flash_attention_2",
+        "--packing": setup.packing,
+        "--padding right": setup.padding != "none",
+        "--kbit-preparation": setup.kbit_preparation,
+        f"--sharding {setup.sharding}": setup.sharding != "none",
+        f"--offload {setup.offload}": setup.offload != "none",
+        "--use-dora": getattr(method, "use_dora", False),
+        "--lora-dropout": getattr(method, "lora_dropout", 0.0) > 0,
+        "--quant int8": getattr(method, "quant", None) == "int8",
+    }
+    for option, refused in refusals.items():
+        if refused:
+            raise UnsupportedError(f"{option} is not priced yet", remedy="leave it out to price the setup without it")
+
+
+def shortest_stack(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """The shortest beginning and end of a stack that show every neighbourhood of the whole, at least four layers.
+
+    >>> shortest_stack(("a",) * 32)
+    ('a', 'a', 'a', 'a')
+    >>> len(shortest_stack(("s", "s", "f") * 8))
+    6
+    """
+    depth = len(kinds)
+    if depth <= MINIMUM_FOLDED_DEPTH:
+        return kinds
+    wanted = {neighbourhood(kinds, layer, 1) for layer in range(depth)}
+    for length in range(MINIMUM_FOLDED_DEPTH, depth):
+        for head in range(length, 0, -1):
+            stack = kinds[:head] + kinds[depth - (length - head) :] if length > head else kinds[:head]
+            if wanted <= {neighbourhood(stack, layer, 1) for layer in range(length)}:
+                return stack
+    return kinds

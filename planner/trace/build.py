@@ -1,0 +1,155 @@
+"""Build the memory program of a key: record at two sizes, fold, and prove it at a third size and depth.
+
+A program that misses its held-out trace by a byte, in any phase, is not returned.
+"""
+
+import importlib.metadata
+import warnings
+from typing import Any
+
+from vramplan.planner.dims import with_derived
+from vramplan.planner.memory.replay import PHASES, At, Replay
+from vramplan.planner.memory.structure import MINIMUM_FOLDED_DEPTH
+from vramplan.planner.programs.key import ProgramKey
+from vramplan.planner.programs.program import Program
+from vramplan.planner.trace.fold import FoldError, canonical, fold
+from vramplan.planner.trace.record import Case, record
+from vramplan.planner.trace.symbols import NoSymbolError
+from vramplan.planner.trace.tracker import Tracker
+
+TRACED_WITH = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
+
+FIT_SIZES = (
+    {"B": 5, "S": 201, "N": 617, "h": 1920, "f": 2944, "H": 15, "K": 3, "d": 88, "V": 5003, "r": 7},
+    {"B": 3, "S": 327, "N": 331, "h": 8960, "f": 3968, "H": 10, "K": 5, "d": 104, "V": 7001, "r": 11},
+)
+"""Distinct sizes, also when rounded to 16, 32 and 128, so that a byte count names its variables; head_dim a multiple
+of 8, as FlashAttention wants it."""
+HELD_OUT = {"B": 2, "S": 1100, "N": 1403, "h": 1024, "f": 4096, "H": 16, "K": 4, "d": 64, "V": 40001, "r": 16}
+WINDOW = 64
+"""Sliding window of a trace that must exceed it; otherwise longer than any sequence."""
+
+
+class ProofError(Exception):
+    """The folded program does not give the bytes of a trace it was not made from."""
+
+
+def traced_versions() -> dict[str, str]:
+    """Versions of the libraries a program depends on."""
+    return {name: importlib.metadata.version(name) for name in TRACED_WITH}
+
+
+def build_program(key: ProgramKey) -> Program:
+    """Trace, fold and prove.
+
+    Raises:
+        FoldError, NoSymbolError: the structure does not make one program.
+        ProofError: the held-out trace differs.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside transformers and torch; nothing a person can act on
+        sizes = [_regime(key, each) for each in FIT_SIZES]
+        kinds = key.structure.kinds
+        traces = [record(_case(key, each, kinds)) for each in sizes]
+        program = fold(key, traces, [with_derived(each) for each in sizes], kinds, traced_versions())
+        prove(program, _regime(key, HELD_OUT), deeper(kinds))
+    return program
+
+
+def deeper(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """A stack with more layers and the same neighbourhoods: uniform ones grow; others repeat what they start with."""
+    if len(kinds) < MINIMUM_FOLDED_DEPTH or len(set(kinds)) > 1:
+        return kinds
+    return (*kinds, kinds[0], kinds[0])
+
+
+def prove(program: Program, sizes: dict[str, int], kinds: tuple[str, ...]) -> None:
+    """Every phase's peak and the end of the step equal a trace's, to the byte.
+
+    Raises:
+        ProofError: which phase differs, by how much.
+    """
+    trace = record(_case(program.key, sizes, kinds), as_macro=False)
+    for quantum in (1, 512):
+        replayed = Replay(program, At(sizes, kinds, quantum)).run()
+        peaks, end = measure(trace, quantum)
+        for phase, peak in peaks.items():
+            difference = replayed.peaks[phase].total_bytes - peak
+            if difference:
+                raise ProofError(f"{phase} differs by {difference} bytes from a held-out trace")
+        if replayed.end_bytes != end:
+            raise ProofError(f"the step's end differs by {replayed.end_bytes - end} bytes from a held-out trace")
+
+
+def measure(trace: Tracker, quantum: int) -> tuple[dict[Any, int], int]:
+    """A trace's own peak per phase above its static tensors, and what is left at its end."""
+    level = 0
+    peaks: dict[Any, int] = {}
+    for event in canonical(trace):
+        if event.kind == "accumulate":
+            continue
+        size = -(-trace.storages[event.storage].nbytes // quantum) * quantum
+        level += size if event.kind == "alloc" else -size
+        phase = PHASES[event.segment[0]]
+        peaks[phase] = max(peaks.get(phase, 0), level)
+    return peaks, level
+
+
+def _regime(key: ProgramKey, sizes: dict[str, int]) -> dict[str, int]:
+    """Trace sizes inside the key's regime."""
+    out = dict(sizes)
+    if key.structure.single_row:
+        out["B"] = 1
+        out["N"] = min(out["N"], out["S"] - 27)
+    if key.structure.heads == "mha":
+        out["K"] = out["H"]
+    elif key.structure.heads == "mqa":
+        out["K"] = 1
+    if not key.structure.aligned_heads:
+        out["d"] += 4
+    return out
+
+
+def _case(key: ProgramKey, sizes: dict[str, int], kinds: tuple[str, ...]) -> Case:
+    on_cuda_fused = key.mode.route == "cuda" and key.mode.loss == "fused"
+    return Case(
+        config=trace_config(key, sizes, kinds),
+        mode=key.mode,
+        batch=sizes["B"],
+        sequence=sizes["S"],
+        rank=sizes["r"],
+        num_valid_labels=sizes["N"] if on_cuda_fused else None,
+    )
+
+
+def trace_config(key: ProgramKey, sizes: dict[str, int], kinds: tuple[str, ...]) -> dict[str, Any]:
+    """config.json of a model with the key's structure and these sizes."""
+    structure = key.structure
+    fields = dict(structure.fields)
+    slides = fields.pop("slides", False)
+    for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+        fields[name] = 30.0 if fields.get(name) else None
+    config: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    config |= {
+        "model_type": structure.model_type,
+        "hidden_size": sizes["h"],
+        "intermediate_size": sizes["f"],
+        "num_attention_heads": sizes["H"],
+        "num_key_value_heads": sizes["K"],
+        "head_dim": sizes["d"],
+        "vocab_size": sizes["V"],
+        "num_hidden_layers": len(kinds),
+        "max_position_embeddings": 32768,
+        "pad_token_id": None,
+        "attention_dropout": 0.0,
+        "sliding_window": (WINDOW if structure.windowed else 32768) if slides else None,
+    }
+    bare = [kind.removesuffix("/nope") for kind in kinds]
+    if len(set(bare)) > 1 or slides:
+        config["layer_types"] = bare
+    if structure.model_type == "smollm3":
+        config["no_rope_layers"] = [0 if kind.endswith("/nope") else 1 for kind in kinds]
+    return config
+
+
+__all__ = ["FoldError", "NoSymbolError", "ProofError", "build_program", "measure", "prove", "trace_config"]

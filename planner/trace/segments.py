@@ -1,0 +1,105 @@
+"""Where the step is: hooks that keep a tracker's segment, layer and module true while a model runs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from vramplan.planner.trace.tracker import Tracker
+
+WRAPPERS = ("base_model", "base_layer")
+
+
+@contextmanager
+def following(model: nn.Module, tracker: Tracker) -> Iterator[None]:
+    """Follow one forward and backward of ``model``."""
+    handles = _Follower(model, tracker).attach()
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_layers(model: nn.Module) -> list[nn.Module]:
+    """The repeated blocks: the longest ModuleList whose members hold parameters."""
+    best: list[nn.Module] = []
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) > len(best):
+            members = list(module)
+            if all(next(member.parameters(), None) is not None for member in members):
+                best = members
+    return best
+
+
+class _Follower:
+    """The hooks and what they share."""
+
+    def __init__(self, model: nn.Module, tracker: Tracker) -> None:
+        self.model = model
+        self.tracker = tracker
+        self.where = tracker.where
+        self.layers = find_layers(model)
+        self.labels = _labels(model)
+
+    def attach(self) -> list[Any]:
+        handles: list[Any] = []
+        for index, layer in enumerate(self.layers):
+            handles.append(layer.register_forward_pre_hook(self._before_layer(index), with_kwargs=True))
+            handles.append(layer.register_forward_hook(self._after_layer(index)))
+        handles += [register_module_forward_pre_hook(self._push), register_module_forward_hook(self._pop)]
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                handles.append(parameter.register_post_accumulate_grad_hook(self.tracker.accumulated))
+        return handles
+
+    def _enter(self, name: str, layer: int | None) -> None:
+        self.where.name, self.where.layer = name, layer
+
+    def _in_backward(self) -> bool:
+        """Then a layer's forward is a recomputation, and the segment stays the backward's."""
+        return self.where.name.startswith("backward")
+
+    def _before_layer(self, index: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._in_backward():
+                return
+            self._enter("forward.layer", index)
+            hidden = args[0] if args else kwargs.get("hidden_states")
+            if index == 0 and isinstance(hidden, torch.Tensor) and hidden.requires_grad:
+                hidden.register_hook(lambda grad: self._enter("backward.embed", None))
+
+        return hook
+
+    def _after_layer(self, index: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+            if self._in_backward():
+                return
+            if index == len(self.layers) - 1:
+                self._enter("forward.head", None)
+            hidden = out[0] if isinstance(out, (tuple, list)) else out
+            if hidden.requires_grad:
+                hidden.register_hook(lambda grad: self._enter("backward.layer", index))
+
+        return hook
+
+    def _push(self, module: nn.Module, args: Any) -> None:
+        self.where.modules.append(self.labels.get(id(module), ""))
+
+    def _pop(self, module: nn.Module, args: Any, out: Any) -> None:
+        if self.where.modules:
+            self.where.modules.pop()
+
+
+def _labels(model: nn.Module) -> dict[int, str]:
+    """Module paths as a person reads them: wrappers and layer numbers left out."""
+    labels = {}
+    for name, module in model.named_modules():
+        parts = [part for part in name.split(".") if not part.isdigit() and part not in WRAPPERS]
+        while parts[:2] == ["model", "model"]:
+            parts = parts[1:]
+        labels[id(module)] = ".".join(parts)
+    return labels
