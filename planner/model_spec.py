@@ -51,6 +51,8 @@ class Provenance(Value):
     """Catalogue id, folder path or Hub id."""
     parameters_basis: str
     """How the parameter count is known, in words."""
+    config_basis: str | None = None
+    """How the config is known, in words."""
     unverified_fields: tuple[str, ...] = ()
     """config.json fields nobody checked against the Hub."""
     note: str | None = None

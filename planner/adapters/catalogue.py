@@ -127,6 +127,7 @@ def model_spec(entry: Entry, name: str | None = None) -> ModelSpec:
             remedy="choose a model with a transformers class: vramplan models",
         )
     weights = weights_of_record(whole)
+    same_owner = name is None or name.partition("/")[0] == entry.id.partition("/")[0]
     return ModelSpec(
         repo_id=name or entry.id,
         model_type=whole["config"]["model_type"],
@@ -136,8 +137,8 @@ def model_spec(entry: Entry, name: str | None = None) -> ModelSpec:
         checkpoint_dtype=whole["dtype"],
         quantization=_quantization(whole["config"], name or entry.id),
         requires_remote_code=fact["requires_remote_code"],
-        license=fact["license"],
-        gated=fact["gated"],
+        license=fact["license"] if same_owner else None,
+        gated=fact["gated"] if same_owner else None,
         published_params=fact["params_published"] if _exact(fact) else None,
         output_embedding=whole["output_embedding"],
         context_length=entry.context_length,
@@ -145,6 +146,7 @@ def model_spec(entry: Entry, name: str | None = None) -> ModelSpec:
             source="catalogue",
             location=entry.id,
             parameters_basis=fact["params_published_basis"],
+            config_basis=f"{fact['confidence']} [{fact['source']}]",
             unverified_fields=tuple(fact["unverified_fields"]),
             note=_note(fact, whole, name),
         ),

@@ -137,6 +137,7 @@ def _known(model: ModelSpec, *, width: int) -> list[str]:
         ("count", provenance.parameters_basis),
         ("published", "" if published in (None, model.total_params) else f"{published:,} elements in the checkpoint"),
         ("note", provenance.note or ""),
+        ("config", provenance.config_basis or ""),
         ("revision", model.revision or "not pinned: the run pins and re-checks it"),
         ("unchecked", ", ".join(provenance.unverified_fields)),
         ("code", "its repository holds code of its own, which is never run here" if model.requires_remote_code else ""),

@@ -3,7 +3,8 @@
     python -P -m vramplan.planner.trace.build_catalogue [--facts models.jsonl] [--output FOLDER]
 
 Without ``--facts`` the facts packed in the catalogue are counted afresh under the installed transformers; with it
-they are replaced by the file's, one JSON object a line. Written:
+they are replaced by the file's, one JSON object a line. A class that needs a package which is not installed (Gemma
+3n's vision tower: timm, torchvision, pillow) keeps the record it has. Written:
 
 - ``index.json``: one short row per model, all that searching needs, and where each family's records lie;
 - ``models.jsonl.xz``: one xz stream per model_type, a record a line (the whole file is itself valid xz);
@@ -69,7 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     lines = options.facts.read_text().splitlines() if options.facts else None
     facts = [kept_facts(json.loads(line)) for line in lines] if lines else [r["facts"] for r in catalogue.records()]
-    records = [record_of(fact) for fact in facts]
+    kept = {record["facts"]["id"]: record for record in catalogue.records()}
+    records = [_recount(fact, kept) for fact in facts]
     write(records, options.output)
     (options.output / "architectures.json.xz").write_bytes(_packed(json.dumps(architectures(), separators=(",", ":"))))
     return 0
@@ -88,6 +90,16 @@ def kept_facts(fact: dict[str, Any]) -> dict[str, Any]:
     if "Gemma3n" in (known["counted_class"] or ""):
         known["counted_class"] = "Gemma3nForConditionalGeneration"
     return {name: known.get(name) for name in KEPT_FACTS}
+
+
+def _recount(fact: dict[str, Any], kept: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return record_of(fact)
+    except ImportError as problem:
+        if fact["id"] not in kept:
+            raise
+        print(f"{fact['id']}: kept as it was: {str(problem).strip().splitlines()[0]}", file=sys.stderr)  # noqa: T201
+        return kept[fact["id"]]
 
 
 def record_of(fact: dict[str, Any]) -> dict[str, Any]:

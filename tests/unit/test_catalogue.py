@@ -1,5 +1,6 @@
 """The bundled catalogue against the counts the Hub publishes, to the parameter."""
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -274,3 +275,24 @@ def test_the_packed_catalogue_is_small_and_one_model_reads_one_family() -> None:
     sizes = [path.stat().st_size for path in catalogue.FOLDER.iterdir() if path.suffix in {".json", ".xz"}]
     assert sum(sizes) < 500_000
     assert max(length for _, length in catalogue._index()["streams"].values()) < 20_000
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(
+    "name",
+    [
+        "meta-llama/Llama-3.2-1B",
+        "openai-community/gpt2",
+        "google/flan-t5-small",
+        "openai/gpt-oss-20b",
+        "google/gemma-4-E2B",
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_builder_makes_the_record_that_is_packed(name: str, records: dict[str, Record]) -> None:
+    pytest.importorskip("transformers")
+    from vramplan.planner.trace.build_catalogue import record_of
+
+    built = json.loads(json.dumps(record_of(records[name]["facts"])))
+    for part in ("weights", "architecture", "output_embedding", "buffer_elements", "dtype"):
+        assert built[part] == records[name][part]
