@@ -25,7 +25,7 @@ def resolve_precision(pick: Picker, kind: str, loop: str, device: Device | None)
         mixed, because = "fp16", "fp16 weights are trained under fp16 autocast"
     precision = Precision(
         dtype=pick.take("dtype", dtype, derived=because if dtype != "bf16" else None),
-        mixed_precision=pick.take("mixed_precision", mixed, derived=because if mixed != "bf16" else None),
+        mixed_precision=pick.take("mixed_precision", mixed, derived=_autocast_because(mixed, because)),
         adapter_dtype="fp32",
     )
     _check(precision, kind, device)
@@ -40,6 +40,10 @@ def _defaults(kind: str, device: Device | None) -> tuple[str, str, str | None]:
     if device is not None and device.bf16_native is False:
         return ("fp32" if kind == "full" else "fp16"), "fp16", f"{device.name} has no bf16"
     return "bf16", "bf16", None
+
+
+def _autocast_because(mixed: str, because: str | None) -> str | None:
+    return {"no": "fp32 needs none", "fp16": because}.get(mixed)
 
 
 def _adapter_dtype(pick: Picker, kind: str, loop: str, precision: Precision) -> str:

@@ -239,7 +239,7 @@ def _recipe(pick: Picker, model: ModelSpec, method: Method, epochs: float) -> Tr
         eval_steps=pick.take("eval_steps", None),
         save_steps=pick.take("save_steps", None),
         save_total_limit=pick.take("save_total_limit", 2),
-        output_dir=pick.take("output_dir", f"runs/{slug(model, method)}", derived="model and method"),
+        output_dir=pick.take("output_dir", f"runs/{slug(model, method)}/model", derived="model and method"),
         data=pick.take("data", None),
         eval_data=pick.take("eval_data", None),
         completion_only=pick.take("completion_only", True),

@@ -71,7 +71,7 @@ def _one(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode:
             "",
             ledger_text(candidate, width=width),
             "",
-            verdict_text(candidate, width=width),
+            verdict_text(candidate, width=width, num_examples=subject.num_examples),
         )
     return verdict_code([candidate], device_named=subject.device_named)
 

@@ -124,8 +124,12 @@ def ledger_text(candidate: Candidate, *, width: int) -> str:
     return "\n".join(blocks)
 
 
-def verdict_text(candidate: Candidate, *, width: int) -> str:
-    """The verdict as a sentence, and everything a person should know besides."""
+def verdict_text(candidate: Candidate, *, width: int, num_examples: int | None = None) -> str:
+    """The verdict as a sentence, and everything a person should know besides.
+
+    Args:
+        num_examples: rows of the training file, where there is one.
+    """
     lines = []
     if candidate.verdict is None:
         lines.append(paragraph(f"no verdict: {candidate.verdict_reason}", width=width))
@@ -133,6 +137,10 @@ def verdict_text(candidate: Candidate, *, width: int) -> str:
         lines.append(paragraph(candidate.verdict_reason, width=width, first=f"{candidate.verdict}: "))
     if not candidate.runnable:
         lines.append(paragraph(f"priced only: {candidate.not_runnable_because}", width=width))
+    if num_examples is not None:
+        length = candidate.workload.sequence_length
+        text = f"the file's {num_examples} rows were counted, not measured: priced for rows of {length} tokens"
+        lines.append(paragraph(text, width=width, first="note: "))
     lines += [paragraph(warning, width=width, first="note: ") for warning in candidate.warnings]
     lines.append(paragraph(candidate.provenance.basis, width=width, first="basis: "))
     return "\n".join(lines)

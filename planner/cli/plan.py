@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> ExitCode:
 
 
 def frozen(subject: Subject, resolved: Resolved, candidate: Candidate, path: Path, *, output_given: bool) -> Plan:
-    """The plan of a priced setup. What a run writes goes beside the plan unless another place was given.
+    """The plan of a priced setup. The result goes to ``model`` beside the plan unless another place was given.
 
     Raises:
         UnsupportedError: our executor cannot run this setup.
@@ -58,7 +58,7 @@ def frozen(subject: Subject, resolved: Resolved, candidate: Candidate, path: Pat
         )
     recipe = resolved.recipe
     if not output_given:
-        recipe = recipe.model_copy(update={"output_dir": str(path.parent)})
+        recipe = recipe.model_copy(update={"output_dir": str(path.parent / "model")})
     return freeze_plan(candidate, subject.model, recipe, subject.data.planned if subject.data else None)
 
 
@@ -81,7 +81,7 @@ def plan_text(plan: Plan, subject: Subject, resolved: Resolved, candidate: Candi
         "",
         ledger_text(candidate, width=width),
         "",
-        verdict_text(candidate, width=width),
+        verdict_text(candidate, width=width, num_examples=subject.num_examples),
         "",
         paragraph(f"wrote {path}, plan {plan.fingerprint[:12]}", width=width),
     ]

@@ -197,7 +197,7 @@ def test_a_plan_holds_the_data_and_the_recipe_and_writes_beside_itself(world: Wo
     # printf '{"text": "a"}\n\n{"text": "b"}\n' | sha256sum
     assert plan.data.sha256 == "b4a4c96e719bcb795fd86a5dd492c0d816c22346416adaec20b610ef665f723a"
     assert plan.workload.num_examples == 2
-    assert (plan.recipe.learning_rate, plan.recipe.seed, plan.recipe.output_dir) == (1e-3, 7, "here")
+    assert (plan.recipe.learning_rate, plan.recipe.seed, plan.recipe.output_dir) == (1e-3, 7, "here/model")
 
 
 def test_a_plan_is_not_overwritten_and_a_setup_that_cannot_run_is_not_planned(
