@@ -1,7 +1,7 @@
 """Optimizer states, and what a step allocates on top of them.
 
     adamw_torch         two states a parameter in its own dtype; on CUDA the foreach path holds one more copy (the
-                        square roots) of each parameter group at once; on the CPU one parameter at a time, twice
+                        square roots) of each parameter group at once; on the CPU one parameter at a time
     adamw_torch_fused   the same states and a 4-byte step counter on the device; no temporaries
     adamw_8bit          a byte per state and an fp32 per block of 256; tensors under 4096 elements, and embeddings
                         under Trainer, keep fp32 states
@@ -63,9 +63,22 @@ def step_peak_bytes(optimizer: Optimizer, trainable: list[Group], route: Route, 
         if route == "cuda":
             groups = [[g for g in trainable if g.decays is decays] for decays in (True, False)]
             return max(clip, *(total_bytes(group, quantum_bytes) for group in groups))
-        largest = max((round_up(g.numel * g.element_bytes, quantum_bytes) for g in trainable), default=0)
-        return max(clip, 2 * largest)
+        return max(clip, _one_by_one(trainable, quantum_bytes))
     return clip
+
+
+def _one_by_one(trainable: list[Group], quantum_bytes: int) -> int:
+    """The single-tensor path: the square root and its quotient, while the name ``denom`` still holds the parameter
+    before's (torch/optim/adamw.py, _single_tensor_adamw). Parameters in the order they are listed."""
+    highest = 0
+    for decays in (True, False):
+        before = 0
+        for group in trainable:
+            if group.decays is decays:
+                size = round_up(group.numel * group.element_bytes, quantum_bytes)
+                highest = max(highest, 2 * size + before)
+                before = size
+    return highest
 
 
 def clip_peak_bytes(trainable: list[Group], route: Route, quantum_bytes: int) -> int:
