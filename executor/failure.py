@@ -13,11 +13,11 @@ def explain_failure(error: Exception, *, step: int, phase: PhaseName | None) -> 
 
     Args:
         step: optimizer steps done.
-        phase: where the run was, when it was inside a step.
+        phase: where the run was; None before it loads anything.
     """
     if isinstance(error, VramplanError):
         return error
-    where = f"in {phase.replace('_', ' ')} of step {step + 1}" if phase else "before the first step"
+    where = _where(step, phase)
     if is_out_of_memory(error):
         return RunError(
             f"out of memory {where}: {first_line(error)}",
@@ -33,6 +33,14 @@ def explain_failure(error: Exception, *, step: int, phase: PhaseName | None) -> 
     return RunError(
         f"{type(error).__name__} {where}: {first_line(error)}", remedy="the full traceback is in worker.log"
     )
+
+
+def _where(step: int, phase: PhaseName | None) -> str:
+    """Words for a moment of the run."""
+    if phase is None:
+        return "before the model was loaded"
+    outside = {"load": "while loading", "evaluation": "while evaluating", "save": "while saving"}
+    return outside.get(phase, f"in {phase.replace('_', ' ')} of step {step + 1}")
 
 
 def is_out_of_memory(error: Exception) -> bool:

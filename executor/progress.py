@@ -66,7 +66,7 @@ def describe(event: Event) -> str | None:
             return f"warning: {plain(event.message)}"
         case Failed():
             remedy = f"\n  {plain(event.remedy)}" if event.remedy else ""
-            return f"{'stopped' if event.interrupted else 'failed'}: {plain(event.message)}{remedy}"
+            return ("" if event.interrupted else "failed: ") + plain(event.message) + remedy
         case _:
             return None
 

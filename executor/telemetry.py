@@ -25,6 +25,7 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
         self.evidence = evidence
         self.meter = meter
         self.stop = stop
+        self._process_bytes: int | None = None
         self._step_began = 0.0
         self._tokens_before = 0
         self._timed_seconds = 0.0
@@ -69,7 +70,8 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
         self.meter.end_step(step)
         self._time_step(step, state)
         self.evidence.steps = step
-        self.evidence.process_bytes = process_bytes(self.device_type)
+        self._process_bytes = process_bytes(self.device_type)
+        self.evidence.process_bytes = max(self.evidence.process_bytes or 0, self._process_bytes)
         if step == self.meter.measured_step:
             self._report_measured()
         if self.stop.requested:
@@ -129,7 +131,7 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
             eta_seconds=left * self._timed_seconds / self._timed_steps if self._timed_steps else None,
             allocated_bytes=_cuda("memory_allocated") if on_cuda else None,
             reserved_bytes=_cuda("memory_reserved") if on_cuda else None,
-            process_bytes=self.evidence.process_bytes,
+            process_bytes=self._process_bytes,
         )
 
 

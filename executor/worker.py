@@ -16,7 +16,7 @@ from vramplan.executor.events import Event, Failed, Finished, Started
 from vramplan.executor.evidence import Evidence, write_report
 from vramplan.executor.failure import explain_failure
 from vramplan.executor.process import Interrupted, Stop
-from vramplan.executor.train import run_training
+from vramplan.executor.train import TrainingRun
 from vramplan.planner.adapters.plan_files import read_plan
 from vramplan.planner.errors import ExitCode, RunError, VramplanError
 from vramplan.planner.plan import Plan
@@ -44,7 +44,7 @@ def run(plan: Plan, run_folder: Path, emit: Emit, stop: Stop, *, track: bool = F
     """Train, write the report, and say how it ended. No exception leaves here."""
     evidence = Evidence(plan)
     try:
-        run_training(plan, evidence, emit, stop, track=track)
+        TrainingRun(plan, evidence, emit, stop, track).run()
         if not stop.requested:
             emit(Finished(time=time.time(), report=str(write_report(evidence.report("done"), run_folder))))
             return ExitCode.OK
@@ -57,7 +57,7 @@ def run(plan: Plan, run_folder: Path, emit: Emit, stop: Stop, *, track: bool = F
         traceback.print_exc()
         explained = explain_failure(error, step=evidence.steps, phase=evidence.phase)
         return _end(evidence, run_folder, emit, explained, "failed")
-    stopped = RunError(f"stopped after {evidence.steps} steps", remedy="start it again with vramplan run")
+    stopped = RunError(f"stopped after {evidence.steps} steps", remedy="what it saved is in the output folder; vramplan run starts over")
     return _end(evidence, run_folder, emit, stopped, "interrupted")
 
 

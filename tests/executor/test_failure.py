@@ -26,12 +26,12 @@ def test_every_way_to_run_out_of_memory_is_recognised(error: Exception) -> None:
 
 def test_a_full_disk_says_so() -> None:
     explained = explain_failure(OSError(errno.ENOSPC, "No space left", "/runs/x"), step=9, phase="save")
-    assert explained.message == "the disk is full in save of step 10: /runs/x"
+    assert explained.message == "the disk is full while saving: /runs/x"
 
 
 def test_anything_else_names_its_type_and_the_log() -> None:
     explained = explain_failure(ValueError("\nshapes differ\nmore"), step=0, phase=None)
-    assert explained.message == "ValueError before the first step: shapes differ"
+    assert explained.message == "ValueError before the model was loaded: shapes differ"
     assert explained.remedy == "the full traceback is in worker.log"
 
 

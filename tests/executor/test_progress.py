@@ -34,4 +34,4 @@ def test_elsewhere_every_line_ends() -> None:
 def test_escapes_are_written_out() -> None:
     assert "\x1b" not in str(describe(Saved(time=0.0, step=1, path="a\x1b[2J", size_bytes=1)))
     failed = describe(Failed(time=0.0, message="a\x1b[2J", remedy="b\x1b[2J", interrupted=True))
-    assert failed == "stopped: a\\x1b[2J\n  b\\x1b[2J"
+    assert failed == "a\\x1b[2J\n  b\\x1b[2J"

@@ -253,3 +253,32 @@ def test_weights_that_are_not_safetensors_are_not_loaded(world: dict[str, Any], 
     code, report, _ = trained(make_plan(tmp_path, model_path=model, data=world["data"]), tmp_path)
     assert (code, report.status, report.steps) == (ExitCode.FAILED, "failed", 0)
     assert "safetensors" in str(report.failure)
+
+
+def test_rows_with_nothing_left_to_learn_are_said_or_refused(world: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"prompt": "a very long question " * 9, "completion": "yes"}] * 8
+    data = pin(write_jsonl(tmp_path / "train.jsonl", rows))
+    code, report, _ = trained(make_plan(tmp_path, model_path=world["model_path"], data=data), tmp_path)
+    assert (code, report.steps) == (ExitCode.FAILED, 0)
+    assert "no row" in str(report.failure)
+    assert "32 tokens" in str(report.failure)
+
+
+# 8-bit states: 84,736 elements in tensors of 4,096 and more, an fp32 absmax per 256 of them, and a shared code of 256;
+# the other 27,712 (key and value projections, norms, and under Trainer the embeddings) stay fp32.
+# Adafactor: a row and a column per matrix (the norms in full) and one RMS a tensor.
+OPTIMIZER_BYTES = {
+    "adamw_torch_fused": 2 * WEIGHTS + 21 * 4,
+    "adamw_8bit": 2 * (84_736 + 331 * 4 + 256 * 4 + 27_712 * 4),
+    "lion_8bit": 84_736 + 331 * 4 + 256 * 4 + 27_712 * 4,
+    "adafactor": 4 * (2 * (128 + 96 + 96 + 128 + 3 * 192) + 2 * (300 + 64) + 5 * 64 + 21),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZER_BYTES)
+def test_the_optimizers_states_are_counted_to_the_byte(optimizer: str, world: dict[str, Any], tmp_path: Path) -> None:
+    setup = make_setup(Full(), optimizer=optimizer)
+    plan = make_plan(tmp_path, setup=setup, max_steps=2, learning_rate=1e-3, **world)
+    code, report, _ = trained(plan, tmp_path)
+    assert (code, report.steps) == (ExitCode.OK, 2)
+    assert report.static["optimizer"] == OPTIMIZER_BYTES[optimizer]
