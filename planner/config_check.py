@@ -45,8 +45,34 @@ BOUNDS = {
 }
 """Largest value of each size, under every name the supported architectures give it."""
 
-OPTIONAL = frozenset({"num_key_value_heads", "head_dim", "n_inner"})
-"""Sizes that may be null: derived from the others."""
+BOUNDS |= dict.fromkeys(("sliding_window", "sliding_window_pattern", "no_rope_layer_interval"), 1_000_000_000)
+
+MAY_BE_ZERO = frozenset(
+    {
+        "num_experts",
+        "num_local_experts",
+        "n_routed_experts",
+        "sliding_window",
+        "sliding_window_pattern",
+        "no_rope_layer_interval",
+    }
+)
+"""Sizes some published configs set to 0 for: none."""
+
+KINDS: dict[str, tuple[type, str]] = {
+    "rope_scaling": (dict, "an object"),
+    "rope_parameters": (dict, "an object"),
+    "text_config": (dict, "an object"),
+    "architectures": (list, "a list"),
+    "layer_types": (list, "a list"),
+    "no_rope_layers": (list, "a list"),
+    "tie_word_embeddings": (bool, "true or false"),
+    "attention_bias": (bool, "true or false"),
+    "mlp_bias": (bool, "true or false"),
+    "use_sliding_window": (bool, "true or false"),
+    "max_window_layers": (int, "a whole number"),
+}
+"""Fields that decide weights or layer kinds, and what each must be where it is not null."""
 
 
 def parse_config(content: bytes, where: str) -> dict[str, Any]:
@@ -56,13 +82,15 @@ def parse_config(content: bytes, where: str) -> dict[str, Any]:
         content: the file as it is.
         where: the file's name, for the error.
 
+    Infinity, which published configs hold though JSON has no word for it, becomes the text "Infinity".
+
     Raises:
         BadConfigError: too large, not JSON, not an object, too deep, no model_type, or a size out of bounds.
     """
     if len(content) > MAX_FILE_BYTES:
         raise _bad(where, f"is larger than {MAX_FILE_BYTES // 10**6} MB, so it is no model config")
     try:
-        config = json.loads(content, parse_constant=_refuse_constant)
+        config = json.loads(content, parse_constant=str)
     except RecursionError:
         raise _bad(where, "is nested too deeply") from None
     except ValueError as problem:
@@ -87,40 +115,51 @@ def check_sizes(config: dict[str, Any], where: str) -> None:
     parts += [(f"{name}.", part) for name, part in config.items() if isinstance(part, dict) and "config" in name]
     for prefix, fields in parts:
         for name, bound in BOUNDS.items():
-            if name in fields and not (fields[name] is None and name in OPTIONAL):
-                _check_size(f"{prefix}{name}", fields[name], bound, where)
-    _check_heads(config, where)
+            sizes = fields.get(name)
+            for size in sizes if isinstance(sizes, list) else [] if sizes is None else [sizes]:
+                _check_size(f"{prefix}{name}", size, bound, where, least=0 if name in MAY_BE_ZERO else 1)
+        for name, (kind, words) in KINDS.items():
+            if fields.get(name) is not None and not isinstance(fields[name], kind):
+                raise _bad(where, f"has {prefix}{name} = {str(fields[name])[:40]!r}, which is not {words}")
+        _check_layer_lists(fields, where)
 
 
-def require(config: dict[str, Any], names: tuple[str, ...], where: str) -> None:
-    """Refuse a config that leaves out a size its family cannot do without.
+DECODER_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+
+
+def check_decoder(config: dict[str, Any], where: str) -> None:
+    """Refuse a Llama-shaped config that leaves out a size, or whose heads do not divide.
 
     Raises:
         BadConfigError: naming the field.
     """
-    for name in names:
+    for name in DECODER_SIZES:
         if config.get(name) is None:
             raise _bad(where, f"has no {name}, which {config['model_type'][:60]!r} needs")
-
-
-def _check_size(name: str, value: Any, bound: int, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _bad(where, f"has {name} = {str(value)[:40]!r}, which is not a whole number")
-    if not 1 <= value <= bound:
-        raise _bad(where, f"has {name} = {str(value)[:40]}; it must be between 1 and {bound:,}")
-
-
-def _check_heads(config: dict[str, Any], where: str) -> None:
-    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
-    keys = config.get("num_key_value_heads")
-    if hidden and heads and config.get("head_dim") is None and hidden % heads:
+    for name in BOUNDS:
+        if isinstance(config.get(name), list):
+            raise _bad(where, f"has a list of {name}, where {config['model_type'][:60]!r} has one")
+    hidden, heads, keys = config["hidden_size"], config["num_attention_heads"], config.get("num_key_value_heads")
+    if config.get("head_dim") is None and hidden % heads:
         raise _bad(where, f"has hidden_size {hidden}, which does not divide into {heads} attention heads")
-    if heads and keys and heads % keys:
+    if keys and heads % keys:
         raise _bad(where, f"has {heads} attention heads, which do not divide over {keys} key/value heads")
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _check_size(name: str, value: Any, bound: int, where: str, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _bad(where, f"has {name} = {str(value)[:40]!r}, which is not a whole number")
+    if not least <= value <= bound:
+        raise _bad(where, f"has {name} = {str(value)[:40]}; it must be between {least} and {bound:,}")
+
+
+def _check_layer_lists(fields: dict[str, Any], where: str) -> None:
+    """Lists with one entry per layer have as many as there are layers."""
+    layers = fields.get("num_hidden_layers")
+    for name in ("layer_types", "no_rope_layers"):
+        listed = fields.get(name)
+        if listed and layers is not None and len(listed) != layers:
+            raise _bad(where, f"has {len(listed)} {name} for {layers} layers")
 
 
 def _depth(value: Any, limit: int) -> int:

@@ -20,13 +20,13 @@ def complete_config(config: dict[str, Any], defaults: dict[str, Any]) -> dict[st
     """
     whole = {**defaults, **config}
     derive = _LAYER_TYPES.get(config["model_type"])
-    if derive is not None and whole.get("layer_types") is None:
+    if derive is not None and not whole.get("layer_types"):
         whole["layer_types"] = [FULL if derive(whole, layer) else SLIDING for layer in _layers(whole)]
     if config["model_type"] in _SPLIT_HEADS and whole.get("head_dim") is None:
         whole["head_dim"] = whole["hidden_size"] // whole["num_attention_heads"]
     if "num_key_value_heads" in whole and whole["num_key_value_heads"] is None:
         whole["num_key_value_heads"] = whole.get("num_attention_heads")
-    if config["model_type"] == "smollm3" and whole.get("no_rope_layers") is None:
+    if config["model_type"] == "smollm3" and not whole.get("no_rope_layers"):
         interval = whole.get("no_rope_layer_interval") or 4
         whole["no_rope_layers"] = [int((layer + 1) % interval != 0) for layer in _layers(whole)]
     if config["model_type"] in _WINDOW_SWITCH and not whole.get("use_sliding_window"):
@@ -74,7 +74,7 @@ def _every(interval: int) -> Callable[[dict[str, Any], int], bool]:
 def _smollm_full(config: dict[str, Any], layer: int) -> bool:
     has_rope = (layer + 1) % (config.get("no_rope_layer_interval") or 4) != 0
     given = config.get("no_rope_layers")
-    if given is not None:
+    if given:
         has_rope = bool(given[layer])
     return not (config.get("use_sliding_window") and config.get("sliding_window") is not None and not has_rope)
 

@@ -68,7 +68,7 @@ def _family(model_type: str) -> Iterator[dict[str, Any]]:
     with (FOLDER / "models.jsonl.xz").open("rb") as packed:
         packed.seek(offset)
         lines = lzma.decompress(packed.read(length)).splitlines()
-    return (json.loads(line) for line in lines)
+    return (json.loads(line, parse_constant=str) for line in lines)  # Infinity as text: it goes into plan files
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from vramplan.planner.adapters.catalogue import architectures, context_length, kind_key, module_kinds
 from vramplan.planner.adapters.safetensors_headers import TensorInfo
 from vramplan.planner.adapters.transformers_weights import ask_transformers, transformers_installed
-from vramplan.planner.config_check import require
+from vramplan.planner.config_check import check_decoder
 from vramplan.planner.config_defaults import complete_config, named_dtype
 from vramplan.planner.dtypes import SAFETENSORS_NAMES, Dtype
 from vramplan.planner.errors import BadConfigError, UnsupportedError
@@ -20,7 +20,6 @@ from vramplan.planner.model_spec import ModelSpec, ModuleKind, Provenance, Weigh
 from vramplan.planner.weight_rows import weights_of
 from vramplan.planner.weight_templates import FAMILIES, weights_from_config
 
-REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 _LAYER = re.compile(r"(?<=\.)(\d+)(?=\.)")
 _FUSED_ON_LOADING = re.compile(r"\.experts\.\d+\.")
 
@@ -91,7 +90,7 @@ def _weights(
     """(completed config, class, weights, how they are known, output embedding), from the best source at hand."""
     checked = _CHECKED if tensors is not None and quantization is None else ""
     if config["model_type"] in FAMILIES:
-        require(config, REQUIRED, where)
+        check_decoder(config, where)
         whole = complete_config(config, known["defaults"])
         return whole, known["architecture"], weights_from_config(whole, dtype), _FROM_CONFIG + checked, "lm_head"
     if tensors is not None and quantization is None and not transformers_installed():

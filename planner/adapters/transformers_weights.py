@@ -70,7 +70,7 @@ def _ask(config: dict[str, Any], where: str) -> dict[str, Any]:
             env=environment,
             check=False,
         )
-        answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+        answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1], parse_constant=str)
     except (subprocess.TimeoutExpired, ValueError, IndexError):
         raise UnsupportedError(
             f"transformers gave no answer about {where}",

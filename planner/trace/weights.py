@@ -15,7 +15,6 @@ So ``linear`` means type identity, which both agree on, and ``linear_subclass`` 
 Conv1D (GPT-2), told from a real convolution by its two-dimensional weight, stored (in, out).
 """
 
-import copy
 import json
 import re
 import sys
@@ -35,9 +34,16 @@ def build_config(config: dict[str, Any]) -> Any:
     fields = {
         key: value for key, value in config.items() if key not in ("model_type", "quantization_config", "auto_map")
     }
-    return AutoConfig.for_model(
-        config["model_type"], **copy.deepcopy(fields)
-    )  # transformers edits rope_scaling in place
+    return AutoConfig.for_model(config["model_type"], **_fresh(fields))
+
+
+def _fresh(value: Any) -> Any:
+    """A copy, for transformers edits rope_scaling in place; the text Infinity becomes the number again."""
+    if isinstance(value, dict):
+        return {key: _fresh(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_fresh(part) for part in value]
+    return float(value) if value in ("Infinity", "-Infinity") else value
 
 
 def class_for(config: Any, architecture: str | None = None) -> Any:

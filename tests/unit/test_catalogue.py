@@ -8,6 +8,8 @@ import pytest
 
 from vramplan.planner.adapters import catalogue
 from vramplan.planner.adapters.models import resolve_model
+from vramplan.planner.config_check import check_decoder, parse_config
+from vramplan.planner.weight_templates import FAMILIES
 
 Record = dict[str, Any]
 
@@ -258,6 +260,13 @@ def test_the_config_carries_the_librarys_defaults() -> None:
     assert (config["head_dim"], config["attention_bias"], config["mlp_bias"]) == (128, False, False)
     windows = Counter(resolve_model("google/gemma-3-1b-pt").config["layer_types"])
     assert windows == {"sliding_attention": 22, "full_attention": 4}
+
+
+def test_every_config_is_one_we_would_accept_from_a_file_and_plain_json(records: dict[str, Record]) -> None:
+    for name, record in records.items():
+        config = parse_config(json.dumps(record["config"], allow_nan=False).encode(), name)
+        if config["model_type"] in FAMILIES:
+            check_decoder(config, name)
 
 
 def test_a_quantised_checkpoint_says_how() -> None:

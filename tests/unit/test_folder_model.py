@@ -2,6 +2,7 @@
 
 import json
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from tests.model_files import LLAMA, LLAMA_PARAMS, header_bytes, llama_tensors, write_config
 from vramplan.planner.adapters import folder, model_files
+from vramplan.planner.adapters.catalogue import architectures
 from vramplan.planner.adapters.folder import read_folder
-from vramplan.planner.errors import BadConfigError, ExitCode, MissingExtraError, UnsupportedError
+from vramplan.planner.errors import BadConfigError, ExitCode, MissingExtraError, UnsupportedError, VramplanError
+from vramplan.planner.weight_templates import FAMILIES
 
 
 def test_a_llama_folder_is_counted_from_its_config_alone(tmp_path: Path) -> None:
@@ -80,7 +83,8 @@ def without(*names: str, **changes: Any) -> dict[str, Any]:
         ("{", "is not JSON"),
         ("[1]", "is not a JSON object"),
         ("", "is not JSON"),
-        ('{"hidden_size": NaN}', "NaN is not JSON"),
+        (json.dumps({**LLAMA, "hidden_size": float("nan")}), "hidden_size = 'NaN', which is not a whole number"),
+        (json.dumps({**LLAMA, "vocab_size": float("inf")}), "vocab_size = 'Infinity', which is not a whole number"),
         ('{"a":' * 100 + "1" + "}" * 100, "nested more than 32 levels"),
         ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
         ('{"model_type": "llama", "vocab_size": ' + "9" * 5000 + "}", "is not JSON"),
@@ -96,7 +100,11 @@ def without(*names: str, **changes: Any) -> dict[str, Any]:
         (without(hidden_size="64"), "hidden_size = '64', which is not a whole number"),
         (without(hidden_size=64.0), "which is not a whole number"),
         (without(hidden_size=True), "which is not a whole number"),
-        (without(hidden_size=None), "which is not a whole number"),
+        (without(hidden_size=None), "has no hidden_size"),
+        (without(hidden_size=[64, 64]), "has a list of hidden_size"),
+        (without(tie_word_embeddings="false"), "tie_word_embeddings = 'false', which is not true or false"),
+        (without(rope_scaling="linear"), "rope_scaling = 'linear', which is not an object"),
+        (without(layer_types=["full_attention"]), "has 1 layer_types for 2 layers"),
         (without(num_attention_heads=5, num_key_value_heads=5), "does not divide into 5 attention heads"),
         (without(num_key_value_heads=3), "do not divide over 3 key/value heads"),
         (without(quantization_config="gptq"), "quantization_config that is not an object"),
@@ -110,6 +118,31 @@ def test_a_config_that_makes_no_sense_is_refused_in_one_line(tmp_path: Path, con
     assert "\n" not in caught.value.message
     assert caught.value.remedy
     assert caught.value.exit_code == ExitCode.USAGE
+
+
+ODD: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1, 2.5, "x", "", [], [1], ["x"], [None], [[1]], {}, {"a": 1}, {"rope_type": 5}, 10**30,
+    float("inf"), "bfloat16", "\x1b[31m",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_no_value_of_any_field_is_more_than_one_clear_refusal(tmp_path: Path, model_type: str) -> None:
+    config = {**LLAMA, "model_type": model_type}
+    fields = set(config) | set(architectures()[model_type]["defaults"])
+    fields |= {
+        "rope_scaling",
+        "layer_types",
+        "sliding_window_pattern",
+        "text_config",
+        "quantization_config",
+        "auto_map",
+    }
+    for field in sorted(fields - {"model_type"}):
+        for value in ODD:
+            with suppress(VramplanError):
+                model = read_folder(write_config(tmp_path, {**config, field: value}))
+                assert model.total_params > 0
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
