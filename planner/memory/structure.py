@@ -55,6 +55,11 @@ def program_key(model: ModelSpec, workload: Workload, setup: TrainingSetup, rout
             f"{model.repo_id}: no memory program for model type {model.model_type} yet",
             remedy=f"priced today: {', '.join(LLAMA_SHAPED)}",
         )
+    if not model.architecture.endswith("ForCausalLM"):
+        raise NoProgramError(
+            f"{model.repo_id} is a {model.architecture}: it has no language-model head to train",
+            remedy="choose a model whose architecture ends in ForCausalLM",
+        )
     return ProgramKey(structure=_structure(model, workload, setup), mode=_mode(setup, workload, route))
 
 
@@ -95,7 +100,6 @@ def _structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> St
     fields["slides"] = slides
     return Structure(
         model_type=model.model_type,
-        architecture=model.architecture,
         fields=fields,
         kinds=shortest_stack(kinds),
         heads="mha" if dims["K"] == dims["H"] else "mqa" if dims["K"] == 1 else "gqa",

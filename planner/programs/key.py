@@ -39,7 +39,6 @@ class Structure(Value):
     """A model without its sizes: config fields that decide which operations run, not how large they are."""
 
     model_type: str
-    architecture: str
     fields: dict[str, Any]
     """Structural config fields (hidden_act, tie_word_embeddings, attention_bias ...)."""
     kinds: tuple[str, ...]

@@ -23,7 +23,7 @@ def _key(mode, model_type="llama", tied=False, **structure):
     shape = {"heads": "gqa", "aligned_heads": True, "single_row": False, "windowed": False, **structure}
     return ProgramKey(
         structure=Structure(
-            model_type=model_type, architecture="test", fields=fields, kinds=("full_attention",) * 4, **shape
+            model_type=model_type, fields=fields, kinds=("full_attention",) * 4, **shape
         ),
         mode=mode,
     )

@@ -1,0 +1,108 @@
+"""Build the memory programs that ship: every cell of grid.toml, proved, into programs.zip.
+
+    python -m vramplan.planner.trace.build_set [--output FILE] [--check N]
+
+Resumable: a program already in the file for the same key and library versions is kept. ``--check N`` re-traces N
+programs, a different N each day, and fails on any difference.
+"""
+
+import argparse
+import datetime
+import importlib.resources
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from vramplan.planner.adapters.models import resolve_model
+from vramplan.planner.memory.structure import program_key
+from vramplan.planner.methods import Full, Lora, Method, Qlora
+from vramplan.planner.programs.codec import dump_program
+from vramplan.planner.programs.key import ProgramKey
+from vramplan.planner.training_setup import Precision, TrainingSetup
+from vramplan.planner.workload import Workload
+
+METHODS: dict[str, Method] = {"full": Full(), "lora": Lora(), "qlora": Qlora()}
+FOLDER = importlib.resources.files("vramplan.planner.programs")
+
+
+def grid_keys() -> Iterator[tuple[str, ProgramKey]]:
+    """(what it is in words, key) of every program of the grid."""
+    grid = tomllib.loads((FOLDER / "grid.toml").read_text())
+    for cell in grid["cell"]:
+        axes = (cell["models"], cell["methods"], cell["losses"], cell["gradient_checkpointing"], cell["micro_batch"])
+        for model, method, loss, checkpointing, micro_batch in product(*axes):
+            setup = TrainingSetup(
+                method=METHODS[method],
+                precision=_precision(cell, method),
+                micro_batch_size=micro_batch,
+                gradient_checkpointing=checkpointing,
+                attention=cell["attention"],
+                loss=loss,
+            )
+            workload = Workload(sequence_length=cell["sequence_length"])
+            spec = resolve_model(model, online=False)
+            words = f"{model} {method} {loss} {cell['route']} checkpointing={checkpointing} rows={micro_batch}"
+            yield words, program_key(spec, workload, setup, cell["route"])
+
+
+def _precision(cell: dict[str, Any], method: str) -> Precision:
+    """Adapters are fp32, and bf16 on a quantised base, as SFTTrainer makes them."""
+    adapter = "bf16" if method == "qlora" else "fp32"
+    return Precision(dtype=cell["dtype"], mixed_precision=cell["mixed_precision"], adapter_dtype=adapter)
+
+
+def build(output: Path) -> int:
+    """Build what is missing; the number of keys that could not be built."""
+    from vramplan.planner.trace.build import FoldError, NoSymbolError, ProofError, build_program
+
+    have = set(zipfile.ZipFile(output).namelist()) if output.exists() else set()
+    failed = 0
+    keys = {key.digest(): (words, key) for words, key in grid_keys()}
+    for index, (digest, (words, key)) in enumerate(keys.items(), start=1):
+        name = f"{digest}.json"
+        if name in have:
+            continue
+        try:
+            text = dump_program(build_program(key))
+        except (FoldError, NoSymbolError, ProofError) as error:
+            failed += 1
+            print(f"[{index}/{len(keys)}] {words}: {type(error).__name__}: {error}", flush=True)  # noqa: T201
+            continue
+        with zipfile.ZipFile(output, "a", zipfile.ZIP_LZMA) as archive:
+            archive.writestr(name, text)
+        print(f"[{index}/{len(keys)}] {words}", flush=True)  # noqa: T201
+    return failed
+
+
+def check(output: Path, count: int) -> int:
+    """Re-trace ``count`` shipped programs, rotating daily; the number that differ."""
+    from vramplan.planner.trace.build import build_program
+
+    keys = sorted({key.digest(): (words, key) for words, key in grid_keys()}.items())
+    start = datetime.date.today().toordinal() * count
+    differ = 0
+    with zipfile.ZipFile(output) as archive:
+        for offset in range(count):
+            digest, (words, key) = keys[(start + offset) % len(keys)]
+            same = archive.read(f"{digest}.json").decode() == dump_program(build_program(key))
+            differ += not same
+            print(f"{'same' if same else 'DIFFERENT'}  {words}", flush=True)  # noqa: T201
+    return differ
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 1 when a program failed or differs."""
+    parser = argparse.ArgumentParser(description="Build, or check, the memory programs that ship.")
+    parser.add_argument("--output", type=Path, default=Path(str(FOLDER)) / "programs.zip")
+    parser.add_argument("--check", type=int, metavar="N")
+    options = parser.parse_args(arguments)
+    wrong = check(options.output, options.check) if options.check else build(options.output)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
