@@ -13,7 +13,6 @@ from vramplan.planner.adapters import folder, model_files
 from vramplan.planner.adapters.catalogue import architectures
 from vramplan.planner.adapters.folder import read_folder
 from vramplan.planner.errors import BadConfigError, ExitCode, MissingExtraError, UnsupportedError, VramplanError
-from vramplan.planner.weight_templates import FAMILIES
 
 
 def test_a_llama_folder_is_counted_from_its_config_alone(tmp_path: Path) -> None:
@@ -126,7 +125,7 @@ ODD: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gemma3_text", "smollm3"])
 def test_no_value_of_any_field_is_more_than_one_clear_refusal(tmp_path: Path, model_type: str) -> None:
     config = {**LLAMA, "model_type": model_type}
     fields = set(config) | set(architectures()[model_type]["defaults"])
