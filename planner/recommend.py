@@ -18,6 +18,7 @@ from vramplan.planner.reasons import ORDER, Data, data_size, leaves_no_room, rea
 from vramplan.planner.resolve import Resolved, given_for_method, resolve
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import GIB
+from vramplan.planner.workload import RowLengths
 
 Price = Callable[[Resolved], Candidate]
 """A complete setup to its price; raises NoProgramError or UnsupportedError where there is none."""
@@ -40,6 +41,7 @@ def recommend(
     price: Price,
     *,
     num_examples: int | None = None,
+    rows: RowLengths | None = None,
 ) -> Recommendation:
     """Price and rank every setup worth considering under the options a person gave.
 
@@ -47,6 +49,7 @@ def recommend(
         given: options by name, as ``resolve`` takes them; what is given is never varied, but a micro batch above 1
             is also tried at 1 with the same sequences a step.
         num_examples: rows of the training file, where there is one.
+        rows: how long its rows are, where that was measured.
 
     Raises:
         UsageError: the options make no sense.
@@ -54,7 +57,7 @@ def recommend(
     """
 
     def priced(options: Mapping[str, Any]) -> Candidate:
-        return price(resolve(options, model, device, num_examples=num_examples))
+        return price(resolve(options, model, device, num_examples=num_examples, rows=rows))
 
     variants: list[Variant] = []
     failures: dict[str, Exception] = {}

@@ -23,7 +23,7 @@ from vramplan.planner.precision import resolve_precision
 from vramplan.planner.targets import check_targets
 from vramplan.planner.training_setup import TrainingRecipe, TrainingSetup
 from vramplan.planner.unpriced import refuse_unpriced
-from vramplan.planner.workload import Workload
+from vramplan.planner.workload import RowLengths, Workload
 
 DEFAULT_SEQUENCE_LENGTH = 1024
 DEFAULT_SEQUENCES_PER_STEP = 16
@@ -41,12 +41,18 @@ class Resolved:
 
 
 def resolve(
-    given: Mapping[str, Any], model: ModelSpec, device: Device | None, *, num_examples: int | None = None
+    given: Mapping[str, Any],
+    model: ModelSpec,
+    device: Device | None,
+    *,
+    num_examples: int | None = None,
+    rows: RowLengths | None = None,
 ) -> Resolved:
     """Fill in everything that was not given.
 
     Args:
         num_examples: rows of the training file, where there is one.
+        rows: how long its rows are, where that was measured; a longer sequence length changes nothing.
 
     Raises:
         UsageError: an option makes no sense, or contradicts another, the model or the device.
@@ -58,7 +64,7 @@ def resolve(
     _check_model(model)
     pick = Picker(given)
     try:
-        return _resolve(pick, model, device, num_examples)
+        return _resolve(pick, model, device, num_examples, rows)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][-1]) if first["loc"] else ""
@@ -105,11 +111,13 @@ def _check_model(model: ModelSpec) -> None:
         )
 
 
-def _resolve(pick: Picker, model: ModelSpec, device: Device | None, num_examples: int | None) -> Resolved:
+def _resolve(
+    pick: Picker, model: ModelSpec, device: Device | None, num_examples: int | None, rows: RowLengths | None
+) -> Resolved:
     method = _method(pick, model)
     if isinstance(method, Qlora) and device is not None and device.bnb_4bit is False:
         raise UnsupportedError(f"{device.name} has no 4-bit kernels in bitsandbytes", remedy="use --method lora")
-    sequence_length = _sequence_length(pick, model)
+    sequence_length = _sequence_length(pick, model, rows)
     micro_batch, accumulation = _step(pick, sequence_length)
     loop = pick.take("loop", "executor")
     epochs = pick.take("num_train_epochs", 1.0)
@@ -117,7 +125,7 @@ def _resolve(pick: Picker, model: ModelSpec, device: Device | None, num_examples
         task=pick.take("task", "causal-lm"),
         sequence_length=sequence_length,
         sequences_per_step=micro_batch * accumulation,
-        valid_label_fraction=pick.take("valid_labels", 1.0),
+        valid_label_fraction=_valid_labels(pick, sequence_length, rows),
         num_examples=num_examples,
         num_train_epochs=epochs,
     )
@@ -160,7 +168,7 @@ def _method(pick: Picker, model: ModelSpec) -> Method:
     return Qlora(**low_rank, quant=pick.take("quant", "nf4"), double_quant=pick.take("double_quant", True))
 
 
-def _sequence_length(pick: Picker, model: ModelSpec) -> int:
+def _sequence_length(pick: Picker, model: ModelSpec, rows: RowLengths | None) -> int:
     limit = model.context_length
     asked = pick.given("sequence_length")
     if asked is not None and limit is not None and asked > limit:
@@ -168,9 +176,20 @@ def _sequence_length(pick: Picker, model: ModelSpec) -> int:
             f"--sequence-length {asked} is beyond the {limit} tokens {model.repo_id} is made for",
             remedy=f"use --sequence-length {limit} or less",
         )
-    if limit is not None and limit < DEFAULT_SEQUENCE_LENGTH:
+    wanted = asked or DEFAULT_SEQUENCE_LENGTH
+    if rows is not None and rows.longest_row < min(wanted, limit or wanted) and not pick.given("packing"):
+        return int(pick.settle("sequence_length", rows.longest_row, "the longest row of the data"))
+    if limit is not None and limit < wanted:
         return int(pick.take("sequence_length", limit, derived="the model's limit"))
-    return int(pick.take("sequence_length", DEFAULT_SEQUENCE_LENGTH))
+    return int(pick.take("sequence_length", wanted))
+
+
+def _valid_labels(pick: Picker, sequence_length: int, rows: RowLengths | None) -> float:
+    """The largest share of a row's next tokens that carry loss: all of them, unless only completions do."""
+    most = None if rows is None else rows.longest_completion
+    if most is None or pick.given("completion_only") is False or pick.given("packing") or most >= sequence_length - 1:
+        return float(pick.take("valid_labels", 1.0))
+    return float(pick.take("valid_labels", most / (sequence_length - 1), derived="the longest completion of the data"))
 
 
 def _step(pick: Picker, sequence_length: int) -> tuple[int, int]:

@@ -24,3 +24,11 @@ class Workload(Value):
     """Share of tokens that carry loss; 1.0 unless prompts are masked."""
     num_examples: int | None = Field(default=None, ge=1)
     num_train_epochs: float = Field(default=1.0, gt=0.0)
+
+
+class RowLengths(Value):
+    """How long the rows of a training file are, in the model's own tokens, before truncation."""
+
+    longest_row: int = Field(ge=1)
+    longest_completion: int | None = None
+    """Tokens of the longest completion; None where rows have none."""

@@ -19,7 +19,7 @@ from vramplan.planner.cli.render import paragraph, show, show_json, table, termi
 from vramplan.planner.cli.subject import Subject
 from vramplan.planner.errors import ExitCode, NoProgramError, UnsupportedError, VramplanError
 from vramplan.planner.methods import METHOD_NAMES
-from vramplan.planner.resolve import Resolved, given_for_method, resolve
+from vramplan.planner.resolve import Resolved, given_for_method
 from vramplan.planner.units import format_bytes
 
 
@@ -60,7 +60,7 @@ def verdict_code(candidates: list[Candidate], *, device_named: bool) -> ExitCode
 
 
 def _one(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode:
-    resolved = resolve(given, subject.model, subject.device, num_examples=subject.num_examples)
+    resolved = subjects.complete(subject, given)
     candidate = subjects.price(subject, resolved)
     if as_json:
         show_json(estimate_object(candidate, resolved.options))
@@ -71,7 +71,7 @@ def _one(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode:
             "",
             ledger_text(candidate, width=width),
             "",
-            verdict_text(candidate, width=width, num_examples=subject.num_examples),
+            verdict_text(candidate, width=width, unmeasured_rows=subject.unmeasured_rows),
         )
     return verdict_code([candidate], device_named=subject.device_named)
 
@@ -82,7 +82,7 @@ def _each(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode
     for method in METHOD_NAMES:
         try:
             wishes = given_for_method(given, method)
-            resolved = resolve(wishes, subject.model, subject.device, num_examples=subject.num_examples)
+            resolved = subjects.complete(subject, wishes)
             priced.append((subjects.price(subject, resolved), resolved))
         except (UnsupportedError, NoProgramError) as error:
             unpriced.append(Unpriced(method, error))

@@ -23,6 +23,7 @@ ALWAYS_SHOWN = frozenset(
         "double_quant",
         "kbit_preparation",
         "sequence_length",
+        "valid_labels",
         "micro_batch",
         "gradient_accumulation_steps",
         "sequences_per_step",
@@ -124,11 +125,11 @@ def ledger_text(candidate: Candidate, *, width: int) -> str:
     return "\n".join(blocks)
 
 
-def verdict_text(candidate: Candidate, *, width: int, num_examples: int | None = None) -> str:
+def verdict_text(candidate: Candidate, *, width: int, unmeasured_rows: int | None = None) -> str:
     """The verdict as a sentence, and everything a person should know besides.
 
     Args:
-        num_examples: rows of the training file, where there is one.
+        unmeasured_rows: rows of the training file whose length in tokens is not known.
     """
     lines = []
     if candidate.verdict is None:
@@ -137,9 +138,9 @@ def verdict_text(candidate: Candidate, *, width: int, num_examples: int | None =
         lines.append(paragraph(candidate.verdict_reason, width=width, first=f"{candidate.verdict}: "))
     if not candidate.runnable:
         lines.append(paragraph(f"priced only: {candidate.not_runnable_because}", width=width))
-    if num_examples is not None:
+    if unmeasured_rows is not None:
         length = candidate.workload.sequence_length
-        text = f"the file's {num_examples} rows were counted, not measured: priced for rows of {length} tokens"
+        text = f"the file's {unmeasured_rows} rows were counted, not measured: priced for rows of {length} tokens"
         lines.append(paragraph(text, width=width, first="note: "))
     lines += [paragraph(warning, width=width, first="note: ") for warning in candidate.warnings]
     lines.append(paragraph(candidate.provenance.basis, width=width, first="basis: "))

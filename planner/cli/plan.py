@@ -15,7 +15,7 @@ from vramplan.planner.cli.render import paragraph, show, show_json, terminal_wid
 from vramplan.planner.cli.subject import Subject
 from vramplan.planner.errors import ExitCode, UnsupportedError
 from vramplan.planner.plan import Plan
-from vramplan.planner.resolve import Resolved, resolve, slug
+from vramplan.planner.resolve import Resolved, slug
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     """Price, freeze, write; the exit code is the verdict, the file is written whatever it is."""
     given = given_options(args)
     subject = subjects.look_up(args)
-    resolved = resolve(given, subject.model, subject.device, num_examples=subject.num_examples)
+    resolved = subjects.complete(subject, given)
     path = Path(args.output) if args.output else Path("runs", slug(subject.model, resolved.setup.method), "plan.json")
     candidate = subjects.price(subject, resolved)
     plan = frozen(subject, resolved, candidate, path, output_given="output_dir" in given)
@@ -81,7 +81,7 @@ def plan_text(plan: Plan, subject: Subject, resolved: Resolved, candidate: Candi
         "",
         ledger_text(candidate, width=width),
         "",
-        verdict_text(candidate, width=width, num_examples=subject.num_examples),
+        verdict_text(candidate, width=width, unmeasured_rows=subject.unmeasured_rows),
         "",
         paragraph(f"wrote {path}, plan {plan.fingerprint[:12]}", width=width),
     ]

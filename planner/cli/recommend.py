@@ -15,7 +15,6 @@ from vramplan.planner.cli.render import paragraph, show, show_json, table, termi
 from vramplan.planner.cli.subject import Subject
 from vramplan.planner.errors import ExitCode, UnsupportedError
 from vramplan.planner.recommend import recommend, variant_options
-from vramplan.planner.resolve import resolve
 from vramplan.planner.units import format_bytes
 
 ALTERNATIVES_SHOWN = 6
@@ -43,6 +42,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         given,
         lambda resolved: subjects.price(subject, resolved, with_tensors=False),
         num_examples=subject.num_examples,
+        rows=subject.rows,
     )
     if args.json:
         show_json(recommendation_object(recommendation))
@@ -96,7 +96,7 @@ def _options(given: dict[str, Any], subject: Subject) -> list[ResolvedOption]:
     rows = []
     for wishes in variant_options(given):
         with suppress(UnsupportedError):
-            rows.append(resolve(wishes, subject.model, subject.device).options)
+            rows.append(subjects.complete(subject, wishes).options)
     return shared_options(rows)
 
 

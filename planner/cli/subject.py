@@ -1,15 +1,18 @@
 """What a command is about: the model, the device and the data its options name, looked up once."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vramplan.planner.adapters.datasets import DataFile, read_data_file
+from vramplan.planner.adapters.lengths import measure_rows
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.device import Device
 from vramplan.planner.errors import UsageError
 from vramplan.planner.model_spec import ModelSpec
-from vramplan.planner.resolve import Resolved
+from vramplan.planner.resolve import Resolved, resolve
+from vramplan.planner.workload import RowLengths
 
 
 class Subject(NamedTuple):
@@ -22,11 +25,18 @@ class Subject(NamedTuple):
     device_named: bool
     """A person named it, so the absence of a verdict is an answer of its own."""
     data: DataFile | None
+    rows: RowLengths | None = None
+    """How long the rows of the training file are; None where that was not measured."""
 
     @property
     def num_examples(self) -> int | None:
         """Rows of the training file, where there is one."""
         return self.data.num_rows if self.data else None
+
+    @property
+    def unmeasured_rows(self) -> int | None:
+        """Rows of the training file whose length in tokens nobody measured."""
+        return self.num_examples if self.rows is None else None
 
 
 def look_up(args: argparse.Namespace) -> Subject:
@@ -44,8 +54,16 @@ def look_up(args: argparse.Namespace) -> Subject:
     data = read_data_file(Path(args.data)) if args.data else None
     device, note = resolve_device(args.device or "auto", memory_bytes=args.memory, reserve_bytes=args.reserve or 0)
     model = resolve_model(args.model, revision=args.revision)
+    rows = None
+    if args.data and model.provenance.source == "folder":
+        rows = measure_rows(Path(args.data), Path(model.provenance.location))
     named = args.memory is not None or args.device not in (None, "auto")
-    return Subject(model=model, device=device, device_note=note, device_named=named, data=data)
+    return Subject(model=model, device=device, device_note=note, device_named=named, data=data, rows=rows)
+
+
+def complete(subject: Subject, given: Mapping[str, Any]) -> Resolved:
+    """The options a person gave as a complete setup for this subject; see ``planner.resolve.resolve``."""
+    return resolve(given, subject.model, subject.device, num_examples=subject.num_examples, rows=subject.rows)
 
 
 def price(subject: Subject, resolved: Resolved, *, with_tensors: bool = True) -> Candidate:
