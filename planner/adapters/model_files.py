@@ -52,7 +52,7 @@ def model_from_files(
     dtype = _stored_dtype(tensors, quantization) or named_dtype(config) or "fp32"
     whole, architecture, weights, basis, head = _weights(config, known, tensors, quantization, dtype, where)
     if tensors is not None and quantization is None and basis != _FROM_HEADERS:
-        _check_tensors(weights, tensors, repo_id, complete=config["model_type"] in FAMILIES)
+        _check_tensors(weights, tensors, config, repo_id)
     return ModelSpec(
         repo_id=repo_id,
         revision=revision,
@@ -142,18 +142,20 @@ def _stored_dtype(tensors: dict[str, TensorInfo] | None, quantization: str | Non
 
 
 def _check_tensors(
-    weights: tuple[Weight, ...], tensors: dict[str, TensorInfo], repo_id: str, *, complete: bool
+    weights: tuple[Weight, ...], tensors: dict[str, TensorInfo], config: dict[str, Any], repo_id: str
 ) -> None:
-    """Hold a checkpoint against the weights: every name there (``complete``), every shape the same.
+    """Hold a checkpoint against the weights: for our families every name is there, and every shape is the same.
 
-    A checkpoint of the bare model leaves out the ``model.`` prefix and the head. Other families are renamed and
-    rearranged while transformers loads them, so only checkpoints whose names all agree are compared.
+    A checkpoint of the bare model leaves out the ``model.`` prefix and the head, one of a classifier the head. Other
+    families are renamed and rearranged while transformers loads them, so they are compared only when all names agree.
     """
     spec = {name: weight for weight in weights for name in _names(weight)}
     bare = not any(name in tensors for name in spec)
     stored = {f"model.{name}": tensor for name, tensor in tensors.items()} if bare else tensors
-    missing = [name for name in spec if name not in stored and not (bare and name.startswith("lm_head."))]
-    if missing and complete:
+    named = config.get("architectures") or ["ForCausalLM"]
+    headless = bare or not str(named[0]).endswith("ForCausalLM")
+    missing = [name for name in spec if name not in stored and not (headless and name.startswith("lm_head."))]
+    if missing and config["model_type"] in FAMILIES:
         more = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
         raise BadConfigError(
             f"the checkpoint of {repo_id[-120:]!r} lacks {missing[0]}{more} that config.json asks for",

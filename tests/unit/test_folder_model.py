@@ -55,6 +55,14 @@ def test_a_checkpoint_of_the_bare_model_fits_without_prefix_and_head(tmp_path: P
     assert read_folder(tmp_path).total_params == LLAMA_PARAMS
 
 
+def test_a_classifiers_checkpoint_needs_no_language_model_head(tmp_path: Path) -> None:
+    write_config(tmp_path, {**LLAMA, "architectures": ["LlamaForSequenceClassification"]})
+    tensors = llama_tensors() | {"score.weight": ("F16", [2, 64])}
+    del tensors["lm_head.weight"]
+    (tmp_path / "model.safetensors").write_bytes(header_bytes(tensors))
+    assert read_folder(tmp_path).total_params == LLAMA_PARAMS
+
+
 def test_a_tensor_that_does_not_fit_the_config_is_named(tmp_path: Path) -> None:
     write_config(tmp_path, LLAMA)
     tensors = llama_tensors() | {"model.layers.1.self_attn.k_proj.weight": ("F16", [64, 64])}
