@@ -43,7 +43,10 @@ class VramplanApp(NavigatedApp):
     def command(self) -> str:
         """The command line that does what the app is set to do."""
         choice = self.state.choice
-        return plan_command(choice, self.core.plan_path(choice)) if choice.model else "vramplan"
+        if choice.model is None:
+            return "vramplan"
+        saved, priced = self.state.saved, self.state.priced
+        return plan_command(choice, saved.path if saved else priced.path if priced else None)
 
     @work(exclusive=True, exit_on_error=False, group="device")
     async def _find_device(self) -> None:
@@ -116,7 +119,7 @@ class VramplanApp(NavigatedApp):
         """Ask the training child to stop; its last events are still shown."""
         if self._run().under_way:
             self._change_run(self._run().model_copy(update={"status": "stopping"}))
-            await self.core.stop()
+            self.core.stop()
 
     @work(exclusive=True, exit_on_error=False, group="device")
     async def action_pick_device(self) -> None:

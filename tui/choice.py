@@ -34,12 +34,13 @@ class Priced(Value):
 
     candidate: Candidate
     recipe: TrainingRecipe
+    path: str
+    """Where its plan would be written."""
 
 
 class Compared(Value):
-    """One row of the comparison: a priced method with its reasons, or the reason it has no price."""
+    """One row of the comparison: a priced setup with its reasons, or the reason a method has no price."""
 
-    method: str
     candidate: Candidate | None
     notes: tuple[str, ...]
 

@@ -1,47 +1,20 @@
 """What the app asks of the planner and the executor: one protocol, so that the app can be tested against a fake."""
 
 from collections.abc import AsyncGenerator, Iterator
-from typing import Literal, Protocol
+from typing import Protocol
 
 from vramplan.executor.events import Event
+from vramplan.executor.preflight import Preflight
 from vramplan.planner.adapters.models import ModelSummary
 from vramplan.planner.device import Device, DeviceProfile
+from vramplan.planner.explain import Explanation
 from vramplan.planner.largest import Largest
 from vramplan.planner.model_spec import ModelSpec
-from vramplan.planner.report import RunReport
-from vramplan.planner.values import Value
 from vramplan.tui.choice import Choice, Compared, Knobs, Priced, SavedPlan
 
 
-class Check(Value):
-    """One line of a preflight: what was looked at, what was found, and what to do if it stands in the way."""
-
-    name: str
-    verdict: Literal["ok", "warns", "blocks"]
-    found: str
-    remedy: str | None = None
-
-
-class ActualLine(Value):
-    """One line of estimate beside actual; None is not measured."""
-
-    name: str
-    estimate_bytes: int | None
-    high_bytes: int | None
-    actual_bytes: int | None
-    note: str
-
-
-class Explained(Value):
-    """A finished run, read back: the report, the lines that set it beside the estimate, and remarks."""
-
-    report: RunReport
-    lines: tuple[ActualLine, ...]
-    remarks: tuple[str, ...] = ()
-
-
 class Core(Protocol):
-    """Every method may block and may raise VramplanError; the app calls them from worker threads."""
+    """Every method but ``launch`` and ``stop`` may block, so the app calls it in a thread; any can raise our errors."""
 
     def default_device(self) -> tuple[Device | None, str]:
         """The device the command line would plan for, and a sentence saying how it was found."""
@@ -70,20 +43,17 @@ class Core(Protocol):
     def compare(self, choice: Choice) -> tuple[Compared, ...]:
         """Every method priced with the same knobs, best first, what does not fit last."""
 
-    def plan_path(self, choice: Choice) -> str:
-        """Where the plan of this choice would be written."""
-
     def save_plan(self, choice: Choice) -> SavedPlan:
-        """Price, freeze and write the plan file."""
+        """Price, freeze and write the plan file, to a folder of its own."""
 
-    def preflight(self, saved: SavedPlan) -> tuple[Check, ...]:
+    def preflight(self, saved: SavedPlan) -> Preflight:
         """What stands between this plan and a run, now."""
 
     def launch(self, saved: SavedPlan) -> AsyncGenerator[Event, None]:
-        """Start the training child and yield what it says until it ends."""
+        """Start the training child and yield what it says until it ends; closing the generator stops it."""
 
-    async def stop(self) -> None:
-        """Ask the child that runs now to stop; its last events still arrive."""
+    def stop(self) -> None:
+        """Ask the child that runs now to stop after its step; its last events still arrive."""
 
-    def explain(self, saved: SavedPlan, report_path: str) -> Explained:
+    def explain(self, saved: SavedPlan, report_path: str) -> Explanation:
         """The finished run's report beside its plan."""

@@ -1,5 +1,6 @@
 """Everything the app knows, as one frozen value, and why an action is not possible in it."""
 
+from math import isfinite
 from typing import Literal
 
 from vramplan.executor.events import Event, Failed, Finished, Measured, Step
@@ -33,13 +34,14 @@ class RunState(Value):
         """The run once this event has been heard."""
         match event:
             case Step():
-                losses = self.losses if event.loss is None else (*self.losses, event.loss)[-LOSSES_KEPT:]
+                drawable = event.loss is not None and isfinite(event.loss)
+                losses = (*self.losses, event.loss)[-LOSSES_KEPT:] if drawable else self.losses
                 return self.model_copy(update={"step": event, "losses": losses})
             case Measured():
                 return self._logged(event, measured=(*self.measured, event))
             case Failed():
                 remedy = f" — {event.remedy}" if event.remedy else ""
-                status = "interrupted" if self.status == "stopping" else "failed"
+                status = "interrupted" if event.interrupted else "failed"
                 return self._logged(event, status=status, failure=event.message + remedy)
             case Finished():
                 return self._logged(event, status="done", report=event.report)

@@ -1,25 +1,13 @@
 """Text from outside (names, paths, messages) made safe to draw: no markup, no control characters, one line."""
 
-import unicodedata
-
 from rich.text import Text
 from textual.content import Content
 
+from vramplan.planner.cli.render import plain
 from vramplan.planner.device import Device
 from vramplan.planner.errors import VramplanError
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.units import format_bytes, format_count, format_gib
-
-_INERT = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
-
-
-def plain(text: str) -> str:
-    """The same text with every control, direction or line character shown as a replacement mark.
-
-    >>> plain("a\\x1b[31mb")
-    'a�[31mb'
-    """
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _INERT else c for c in text)
 
 
 def line(text: str, style: str = "") -> Content:

@@ -5,18 +5,21 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 from tests.fakes import make_budget, make_candidate, make_cpu, make_device, make_model_spec, make_plan, make_report
-from vramplan.executor.events import Event, Finished, Measured, Progress, Saved, Started, Step
+from vramplan.executor.checks import Check
+from vramplan.executor.events import Event, Failed, Finished, Measured, Progress, Saved, Started, Step
+from vramplan.executor.preflight import Preflight
 from vramplan.planner.adapters.models import ModelSummary
 from vramplan.planner.device import Device, DeviceProfile
-from vramplan.planner.errors import UnknownModelError, UnsupportedError
+from vramplan.planner.errors import UnknownModelError
+from vramplan.planner.explain import Explanation, explain
 from vramplan.planner.largest import Largest, largest
 from vramplan.planner.methods import METHOD_NAMES
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.resolve import given_for_method, resolve
 from vramplan.planner.units import GIB, MIB, parse_bytes
 from vramplan.tui.choice import Choice, Compared, Knobs, Priced, SavedPlan
-from vramplan.tui.core import ActualLine, Check, Explained
 
+PATH = "runs/fake/plan.json"
 PARAMS = {"fake/llama-70b": 70 * 10**9, "fake/llama-8b": 8 * 10**9, "fake/llama-1b": 10**9, "fake/odd[red]name": 10**6}
 BYTES_PER_PARAM_X10 = {"full": 160, "lora": 21, "qlora": 7}
 
@@ -50,7 +53,7 @@ def price(model: ModelSpec, given: dict[str, Any], device: Device | None) -> Pri
         model=model, setup=setup, workload=workload, device=device, budget=make_budget(process_bytes=size),
         total_params=params,
     )  # fmt: skip
-    return Priced(candidate=candidate, recipe=resolved.recipe)
+    return Priced(candidate=candidate, recipe=resolved.recipe, path=PATH)
 
 
 def script(steps: int = 3) -> tuple[Event, ...]:
@@ -158,12 +161,8 @@ class FakeCore:
         for method in ("lora", "qlora", "full"):
             given = given_for_method(choice.knobs.model_dump(), method)
             candidate = price(model, given, choice.device).candidate
-            rows.append(Compared(method=method, candidate=candidate, notes=(f"a fake reason for {method}",)))
-        refused = UnsupportedError("--method prefix is not priced yet", remedy="use lora")
-        return (*rows, Compared(method="prefix", candidate=None, notes=(str(refused.message),)))
-
-    def plan_path(self, choice: Choice) -> str:
-        return "runs/fake/plan.json"
+            rows.append(Compared(candidate=candidate, notes=(f"a fake reason for {method}",)))
+        return (*rows, Compared(candidate=None, notes=("prefix: --method prefix is not priced yet",)))
 
     def save_plan(self, choice: Choice) -> SavedPlan:
         self._fail("save_plan")
@@ -171,35 +170,25 @@ class FakeCore:
         self.saved.append(choice)
         priced = price(choice.model, choice.knobs.model_dump(), choice.device)
         plan = make_plan(candidate=priced.candidate, model=choice.model, recipe=priced.recipe)
-        return SavedPlan(path=self.plan_path(choice), plan=plan)
+        return SavedPlan(path=PATH, plan=plan)
 
-    def preflight(self, saved: SavedPlan) -> tuple[Check, ...]:
+    def preflight(self, saved: SavedPlan) -> Preflight:
         self._fail("preflight")
-        return self.checks
+        return Preflight(checks=self.checks)
 
     async def launch(self, saved: SavedPlan) -> AsyncGenerator[Event, None]:
         self._fail("launch")
         for number, event in enumerate(self.events):
             if number == self.hold_after:
                 await self.stopped.wait()
+                yield Failed(time=99.0, message="stopped as asked", interrupted=True)
                 return
             await asyncio.sleep(0)
             yield event
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         self.stopped.set()
 
-    def explain(self, saved: SavedPlan, report_path: str) -> Explained:
+    def explain(self, saved: SavedPlan, report_path: str) -> Explanation:
         self._fail("explain")
-        budget = saved.plan.budget
-        report = make_report(saved.plan)
-        lines = tuple(
-            ActualLine(
-                name=name, estimate_bytes=estimate, high_bytes=high, actual_bytes=actual, note="within the estimate"
-            )
-            for name, estimate, high, actual in (
-                ("peak allocated", budget.peak_allocated_bytes, None, report.peak_allocated_bytes),
-                ("process", budget.process_bytes, budget.high_process_bytes, report.process_bytes),
-            )
-        )
-        return Explained(report=report, lines=lines, remarks=("measured_by: torch.cuda.max_memory_allocated",))
+        return explain(saved.plan, make_report(saved.plan))

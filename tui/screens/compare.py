@@ -9,7 +9,10 @@ from textual.containers import Container, Vertical
 from textual.widget import Widget
 from textual.widgets import Static
 
-from vramplan.tui.choice import Choice, Compared
+from vramplan.planner.candidate import Candidate
+from vramplan.planner.cli.ledger import method_words
+from vramplan.tui.choice import Choice, Compared, Knobs
+from vramplan.tui.knobs import KNOBS, in_force
 from vramplan.tui.messages import KnobsChanged
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import State
@@ -32,7 +35,9 @@ class CompareScreen(StepScreen):
 
     def body(self) -> Iterable[Widget]:
         with Container(classes="columns"):
-            yield RowTable("method", ">peak GiB", ">up to", ">headroom", "verdict", id="methods")
+            yield RowTable(
+                "method", "ckpt", "optimizer", ">GiB", ">up to", ">headroom", "verdict", takes=True, id="methods"
+            )
             with Vertical():
                 yield Static("", id="headline", markup=False)
                 yield BudgetBar()
@@ -53,9 +58,7 @@ class CompareScreen(StepScreen):
         self.query_one("#headline", Static).update("pricing ...")
         self._rows = await asyncio.to_thread(self.vramplan.core.compare, choice)
         self.query_one(RowTable).show([_row(row) for row in self._rows])
-        methods = [row.method for row in self._rows]
-        current = self.vramplan.state.choice.knobs.method
-        self.query_one(RowTable).move_cursor(row=methods.index(current) if current in methods else 0)
+        self.query_one(RowTable).move_cursor(row=0)
         self._show_row(self.query_one(RowTable).cursor_row)
 
     @on(RowTable.RowHighlighted)
@@ -74,19 +77,40 @@ class CompareScreen(StepScreen):
     def _selected(self, event: RowTable.RowSelected) -> None:
         if not 0 <= event.cursor_row < len(self._rows):
             return
-        knobs = self.vramplan.state.choice.knobs.model_copy(update={"method": self._rows[event.cursor_row].method})
-        self.post_message(KnobsChanged(knobs))
+        candidate = self._rows[event.cursor_row].candidate
+        if candidate is None:
+            self.notice.say("this method has no price, so there is nothing to plan")
+            return
+        self.post_message(KnobsChanged(_taken(self.vramplan.state, candidate)))
         self.call_later(self.vramplan.action_go, "plan")
+
+
+def _taken(state: State, candidate: Candidate) -> Knobs:
+    """The knobs turned to what makes this candidate; what is so already is left as it is."""
+    setup = candidate.setup
+    wanted = {
+        "gradient_checkpointing": setup.gradient_checkpointing,
+        "optimizer": setup.optimizer,
+        "micro_batch": setup.micro_batch_size,
+    }
+    changed = {
+        knob.name: wanted[knob.name]
+        for knob in KNOBS
+        if knob.name in wanted and in_force(knob, state.choice.knobs, state.priced) != wanted[knob.name]
+    }
+    return state.choice.knobs.model_copy(update={"method": setup.method.kind, **changed})
 
 
 def _row(row: Compared) -> tuple[str | Text, ...]:
     candidate = row.candidate
     if candidate is None:
-        return (row.method, "–", "–", "–", "no price")
+        return (row.notes[0].partition(":")[0], "", "", "–", "–", "–", "no price")
     word, colour = VERDICTS[candidate.verdict]
-    budget = candidate.budget
+    setup, budget = candidate.setup, candidate.budget
     return (
-        row.method,
+        method_words(setup.method),
+        "on" if setup.gradient_checkpointing else "off",
+        setup.optimizer,
         gib(budget.process_bytes),
         gib(budget.high_process_bytes),
         gib(candidate.headroom_bytes),

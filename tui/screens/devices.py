@@ -36,7 +36,7 @@ class DevicePicker(ModalScreen[Picked]):
         with Vertical(classes="box tall"):
             yield Static("Plan for", classes="title", markup=False)
             yield Input(placeholder="part of a name, or a size such as 12GiB", compact=True)
-            yield RowTable("device", ">free", ">GiB", "architecture", id="devices")
+            yield RowTable("device", ">free", ">GiB", "architecture", takes=True, id="devices")
             yield Static("", id="devices-note", markup=False)
 
     def on_mount(self) -> None:

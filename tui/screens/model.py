@@ -38,10 +38,10 @@ class ModelScreen(StepScreen):
     def body(self) -> Iterable[Widget]:
         with Vertical(id="tunable-box"):
             yield Static("What this card can tune", classes="title", markup=False)
-            yield RowTable("method", "largest model", ">params", ">peak", ">up to GiB", id="tunable")
+            yield RowTable("method", "largest model", ">params", ">peak", ">up to GiB", takes=True, id="tunable")
             yield Static("", id="tunable-note", markup=False)
         yield Input(placeholder="a model's name, a folder, or a Hub id", id="query", compact=True)
-        yield RowTable("model", ">params", id="models")
+        yield RowTable("model", ">params", takes=True, id="models")
 
     def on_mount(self) -> None:
         self.query_one("#tunable", RowTable).focus()
@@ -50,9 +50,10 @@ class ModelScreen(StepScreen):
     def show_state(self, state: State) -> None:
         super().show_state(state)
         device, knobs = state.choice.device, state.choice.knobs.model_copy(update={"method": None})
-        if self._asked == (device, knobs):
+        asked = (device, state.device_note, knobs)
+        if self._asked == asked:
             return
-        self._asked = (device, knobs)
+        self._asked = asked
         self._found = {}
         self._show_tunable()
         if device is None:

@@ -10,13 +10,13 @@ from textual.containers import VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Static
 
+from vramplan.planner.cli.render import plain
 from vramplan.planner.units import format_bytes, format_count
 from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import Priced
 from vramplan.tui.messages import PlanSaved
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import State
-from vramplan.tui.text import plain
 from vramplan.tui.widgets.budget_table import headline
 
 

@@ -1,18 +1,20 @@
 """Screen 6: the estimate beside what really happened."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from textual import work
+from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
+from vramplan.planner.explain import Compared, Explanation
 from vramplan.planner.report import RunReport
+from vramplan.planner.units import format_bytes
 from vramplan.tui.choice import SavedPlan
-from vramplan.tui.core import ActualLine, Explained
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import State
-from vramplan.tui.text import gib, line
+from vramplan.tui.text import line
 from vramplan.tui.widgets.row_table import RowTable
 from vramplan.tui.widgets.run_line import clock
 
@@ -28,7 +30,7 @@ class ReportScreen(StepScreen):
 
     def body(self) -> Iterable[Widget]:
         yield Static(id="outcome", markup=False)
-        yield RowTable("line", ">estimate", ">up to", ">actual GiB", "", id="actuals")
+        yield RowTable("", ">estimate", ">up to", ">actual", ">error", "", id="actuals")
         yield Static(id="remarks", markup=False)
 
     def on_mount(self) -> None:
@@ -46,10 +48,10 @@ class ReportScreen(StepScreen):
         explained = await asyncio.to_thread(self.vramplan.core.explain, saved, report_path)
         self._show(explained)
 
-    def _show(self, explained: Explained) -> None:
-        self.query_one("#outcome", Static).update(line(_outcome(explained.report)))
-        self.query_one(RowTable).show([_row(each) for each in explained.lines])
-        self.query_one("#remarks", Static).update(line(" · ".join(explained.remarks)))
+    def _show(self, explained: Explanation) -> None:
+        self.query_one("#outcome", Static).update(line(_outcome(explained.report) if explained.report else ""))
+        self.query_one(RowTable).show(list(_rows(explained)))
+        self.query_one("#remarks", Static).update(Content("\n").join(line(remark) for remark in explained.remarks))
 
 
 def _outcome(report: RunReport) -> str:
@@ -64,5 +66,20 @@ def _outcome(report: RunReport) -> str:
     return " · ".join(parts)
 
 
-def _row(each: ActualLine) -> tuple[str, ...]:
-    return (each.name, gib(each.estimate_bytes), gib(each.high_bytes), gib(each.actual_bytes), each.note)
+def _rows(explained: Explanation) -> Iterator[tuple[str, ...]]:
+    for figure in explained.figures:
+        yield _row(figure.name, figure)
+    for phase in explained.phases:
+        yield _row(f"{phase.name.replace('_', ' ')}, allocated", phase)
+        for each in phase.lines:
+            if each.actual_bytes is not None:
+                yield _row(f"  {each.component.replace('_', ' ')}", each)
+
+
+def _row(name: str, each: Compared) -> tuple[str, ...]:
+    sizes = (
+        "–" if size is None else format_bytes(size)
+        for size in (each.estimate_bytes, each.high_bytes, each.actual_bytes)
+    )
+    error = "" if each.error_fraction is None else f"{each.error_fraction:+.1%}"
+    return (name, *sizes, error, "over" if each.above_high else "")

@@ -9,14 +9,15 @@ from textual.containers import Vertical
 from textual.widget import Widget
 from textual.widgets import RichLog, Sparkline, Static
 
+from vramplan.executor.checks import Check
+from vramplan.planner.cli.render import plain
 from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import SavedPlan
-from vramplan.tui.core import Check
 from vramplan.tui.messages import RunWanted
 from vramplan.tui.screens.confirm import Confirm
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import RunState, State
-from vramplan.tui.text import cell, plain
+from vramplan.tui.text import cell
 from vramplan.tui.theme import GREEN, VERMILLION, YELLOW
 from vramplan.tui.widgets.live_memory import LiveMemory
 from vramplan.tui.widgets.row_table import RowTable
@@ -34,7 +35,6 @@ class RunScreen(StepScreen):
     def __init__(self) -> None:
         super().__init__()
         self._checked: SavedPlan | None = None
-        self._blocked = ""
         self._logged = 0
 
     def body(self) -> Iterable[Widget]:
@@ -62,17 +62,18 @@ class RunScreen(StepScreen):
 
     @work(exclusive=True, exit_on_error=False)
     async def _check(self, saved: SavedPlan) -> None:
-        self._blocked, self._logged = "checking ...", 0
-        self.query_one("#events", RichLog).clear()
-        self.notice.say(self._blocked)
-        checks = await asyncio.to_thread(self.vramplan.core.preflight, saved)
-        self.query_one(RowTable).show([_row(check) for check in checks])
-        blocking = [check for check in checks if check.verdict == "blocks"]
-        self._blocked = "; ".join(check.remedy or check.found for check in blocking)
-        if blocking:
-            self.notice.fail(f"this plan may not run: {self._blocked}")
-        else:
+        self.notice.say("checking ...")
+        if await self._may_run(saved):
             self.notice.say("ready: r starts the run")
+
+    async def _may_run(self, saved: SavedPlan) -> bool:
+        """Preflight, shown; what blocks is said with its remedy."""
+        preflight = await asyncio.to_thread(self.vramplan.core.preflight, saved)
+        self.query_one(RowTable).show([_row(check) for check in preflight.checks])
+        blocking = [check for check in preflight.checks if check.verdict == "blocks"]
+        if blocking:
+            self.notice.fail("may not run: " + "; ".join(check.remedy or check.found for check in blocking))
+        return preflight.go
 
     def _show_run(self, run: RunState) -> None:
         self.query_one("#run-line", Static).update(describe_run(run))
@@ -93,11 +94,9 @@ class RunScreen(StepScreen):
     async def action_start_run(self) -> None:
         """Start the saved plan, once confirmed."""
         saved = self.vramplan.state.saved
-        if saved is None:
+        if saved is None or not await self._may_run(saved):
             return
-        if self._blocked:
-            self.notice.fail(f"this plan may not run: {self._blocked}")
-        elif await self.app.push_screen_wait(Confirm(f"Run {saved.path} now?")):
+        if await self.app.push_screen_wait(Confirm(f"Run {saved.path} now?")):
             self._checked = None
             self._logged = 0
             self.query_one("#events", RichLog).clear()

@@ -7,9 +7,10 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from vramplan.planner.candidate import Candidate
+from vramplan.planner.cli.render import plain
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.units import format_gib
-from vramplan.tui.text import cell, plain
+from vramplan.tui.text import cell
 from vramplan.tui.theme import COMPONENTS, VERDICTS
 from vramplan.tui.widgets.budget_bar import peak_lines
 

@@ -7,12 +7,12 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from vramplan.planner.cli.render import plain
 from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import Knobs, Priced
 from vramplan.tui.knobs import KNOBS, Knob, in_force, read_typed, shown, turned
 from vramplan.tui.messages import KnobsChanged
 from vramplan.tui.screens.prompt import Prompt
-from vramplan.tui.text import plain
 
 
 class KnobList(Widget, can_focus=True):

@@ -14,9 +14,9 @@ from vramplan.executor.events import (
     Step,
     Warned,
 )
+from vramplan.planner.cli.render import plain
 from vramplan.planner.units import format_bytes
 from vramplan.tui.state import RunState, RunStatus
-from vramplan.tui.text import plain
 from vramplan.tui.theme import GREEN, GREY, SKY, VERMILLION, YELLOW
 
 STATUS: dict[RunStatus, tuple[str, str]] = {

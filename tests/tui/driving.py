@@ -1,0 +1,70 @@
+"""Driving the app in tests: wait for what the screen shows, read it as text."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from textual.pilot import Pilot
+
+from vramplan.tui.app import VramplanApp
+from vramplan.tui.core import Core
+
+PATIENCE_SECONDS = 20.0
+"""Only how long a broken app hangs a test; nothing is timed."""
+
+
+def screen_text(app: VramplanApp) -> str:
+    """What the terminal shows, line by line, without trailing blanks."""
+    return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips())
+
+
+class Driver:
+    """A person at the keyboard, who waits until the screen shows something."""
+
+    def __init__(self, pilot: Pilot[int], app: VramplanApp) -> None:
+        self.pilot, self.app = pilot, app
+
+    async def press(self, *keys: str, until: str | Callable[[], bool] = "") -> str:
+        """Press keys, wait for a text on the screen (or a condition), return the screen."""
+        await self.pilot.press(*keys)
+        return await self.wait(until)
+
+    async def type(self, text: str) -> None:
+        """Type a text, character by character."""
+        await self.pilot.press(*("space" if character == " " else character for character in text))
+
+    async def wait(self, until: str | Callable[[], bool] = "") -> str:
+        """Wait for a text on the screen, or for a condition."""
+        wanted = (lambda: until in screen_text(self.app)) if isinstance(until, str) else until
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while True:
+                    await self.pilot.pause()
+                    if wanted():
+                        return screen_text(self.app)
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"never shown: {until!r}\n{screen_text(self.app)}") from None
+
+    async def settle(self, until: str) -> str:
+        """Wait for a text, then until nothing is at work and the screen no longer changes; return the screen."""
+        before, text = "", await self.wait(until)
+        while text != before or any(worker.is_running for worker in self.app.workers):
+            await asyncio.sleep(0.05)
+            before, text = text, await self.wait()
+        return text
+
+    @property
+    def step(self) -> str:
+        """The name of the screen on top."""
+        return str(getattr(self.app.screen, "step", type(self.app.screen).__name__))
+
+
+@asynccontextmanager
+async def driving(core: Core, size: tuple[int, int] = (80, 24)) -> AsyncGenerator[Driver, None]:
+    """The app on a core, with its first screen painted."""
+    app = VramplanApp(core)
+    async with app.run_test(size=size) as pilot:
+        driver = Driver(pilot, app)
+        await driver.wait(lambda: driver.step == "model")
+        yield driver

@@ -1,0 +1,260 @@
+"""The app from the first screen to a finished run, at the smallest terminal and a wide one, on a scripted core."""
+
+from typing import Any
+
+import pytest
+
+from tests.fakes import make_device
+from tests.golden_text import assert_golden
+from tests.tui.driving import Driver, driving
+from tests.tui.fake_core import FakeCore, script
+from vramplan.executor.checks import Check
+from vramplan.executor.events import Failed
+from vramplan.planner.errors import GatedModelError, NoProgramError, OfflineError
+from vramplan.tui.core import Core
+
+SIZES = [(80, 24), (120, 40)]
+COMMAND = "vramplan plan fake/llama-8b --device auto --method qlora -o runs/fake/plan.json"
+
+
+async def to_setup(driver: Driver) -> None:
+    """Take the largest QLoRA model."""
+    await driver.wait("fake/llama-8b")
+    await driver.wait(lambda: len(driver.app.screen.query_one("#tunable").rows) == 3)  # type: ignore[attr-defined]
+    await driver.press("j", "j", "enter", until="qlora               ›  set")
+    await driver.wait("headroom")
+
+
+async def to_run(driver: Driver) -> None:
+    """Save a QLoRA plan and open the run screen."""
+    await to_setup(driver)
+    await driver.press("4", until="not saved yet")
+    await driver.press("s", until="written: runs/fake/plan.json")
+    await driver.press("r", until="ready: r starts")
+
+
+def test_the_fake_is_a_core() -> None:
+    core: Core = FakeCore()
+    assert core.devices()
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_from_the_first_screen_to_a_finished_run(size: tuple[int, int]) -> None:
+    core = FakeCore()
+    async with driving(core, size) as driver:
+        name = f"app_{size[0]}"
+        assert_golden(f"{name}_1_model.txt", await driver.settle("7.47"))
+        await to_setup(driver)
+        assert_golden(f"{name}_2_setup.txt", await driver.settle("7.47"))
+        await driver.press("n", until="a fake reason for lora")
+        await driver.press("j")
+        assert_golden(f"{name}_3_compare.txt", await driver.settle("a fake reason for qlora"))
+        await driver.press("enter", until="not saved yet")
+        await driver.press("s")
+        assert_golden(f"{name}_4_plan.txt", await driver.settle("written: runs/fake/plan.json"))
+        await driver.press("r", until="ready: r starts the run")
+        await driver.press("r", until="Run runs/fake/plan.json now?")
+        await driver.press("y")
+        assert_golden(f"{name}_5_run.txt", await driver.settle("done: 6 sets the estimate"))
+        await driver.press("6")
+        assert_golden(f"{name}_6_report.txt", await driver.settle("measured by"))
+    assert [choice.knobs.method for choice in core.saved] == ["qlora"]
+
+
+@pytest.mark.parametrize(
+    ("downs", "knob", "value"),
+    [
+        (0, "method", "full"),
+        (1, "sequence_length", 2048),
+        (2, "micro_batch", 2),
+        (3, "rank", 32),
+        (4, "gradient_checkpointing", False),
+        (5, "optimizer", "adamw_8bit"),
+    ],
+)
+async def test_every_option_prices_anew_at_once(downs: int, knob: str, value: Any) -> None:
+    core = FakeCore()
+    async with driving(core) as driver:
+        await to_setup(driver)
+        before = len(core.priced)
+        await driver.press(*["j"] * downs, "l", until=lambda: len(core.priced) > before)
+        assert getattr(core.priced[-1], knob) == value
+        await driver.wait("headroom")
+        await driver.press("backspace", until=lambda: getattr(driver.app.state.choice.knobs, knob) is None)
+
+
+async def test_an_exact_value_can_be_typed_and_nonsense_is_refused_in_a_line() -> None:
+    core = FakeCore()
+    async with driving(core) as driver:
+        await to_setup(driver)
+        await driver.press("j", "enter", until="sequence length (empty: the default)")
+        await driver.type("q0")
+        await driver.press("enter", until="✗ sequence length is a whole number from 1 up, not 'q0'")
+        await driver.press("backspace", "backspace")
+        await driver.type("777")
+        await driver.press("enter", until=lambda: bool(core.priced) and core.priced[-1].sequence_length == 777)
+
+
+async def test_letters_typed_into_the_search_box_are_only_text() -> None:
+    async with driving(FakeCore()) as driver:
+        await driver.press("slash", *"qdy?1", until="open qdy?1 as a folder or a Hub id")
+        assert driver.step == "model"
+        screen = driver.app.screen
+        await driver.press("escape", until=lambda: screen.focused is not screen.query_one("#query"))
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (OfflineError("the Hub cannot be reached", remedy="use a catalogue model"), "use a catalogue model"),
+        (GatedModelError("meta-llama/X is gated", remedy="ask for access on its page"), "ask for access on its page"),
+        (RuntimeError("boom [red]"), "✗ unexpected RuntimeError: boom [red]"),
+    ],
+)
+async def test_a_model_that_cannot_be_read_is_one_line_with_the_remedy(error: Exception, shown: str) -> None:
+    async with driving(FakeCore(errors={"resolve_model": error})) as driver:
+        await driver.press("slash", *"a/b", until="open a/b")
+        text = await driver.press("enter", until=shown)
+        assert "Traceback" not in text
+        assert driver.step == "model"
+
+
+async def test_a_setup_without_a_price_says_why_and_cannot_be_saved() -> None:
+    core = FakeCore(errors={"price": NoProgramError("no memory program for this", remedy="install the train extra")})
+    async with driving(core) as driver:
+        await driver.wait("fake/llama-8b")
+        await driver.press("enter", until="no memory program for this — install the train extra")
+        await driver.press("4", until="not saved yet")
+        await driver.press("s", until="no memory program for this")
+        assert core.saved == []
+
+
+async def test_what_is_not_possible_yet_says_what_is_missing() -> None:
+    async with driving(FakeCore()) as driver:
+        await driver.press("3", until="choose a model first (1)")
+        await driver.press("5", until="save a plan first (4, then s)")
+        await driver.press("6", until="no run has finished yet")
+        assert driver.step == "model"
+
+
+async def test_names_are_shown_literally_and_control_characters_are_inert() -> None:
+    device = make_device(name="card [bold]\x1b[31mred\x07 [/]")
+    async with driving(FakeCore(device=device)) as driver:
+        text = await driver.wait("card [bold]\\x1b[31mred\\x07 [/]")
+        assert "fake/odd[red]name" in text
+
+
+async def test_another_device_is_picked_by_name_and_everything_is_priced_for_it() -> None:
+    core = FakeCore()
+    async with driving(core) as driver:
+        await to_setup(driver)
+        await driver.press("d", until="H100 SXM 80 GB")
+        await driver.type("hopp")
+        await driver.wait("nothing is called hopp")
+        await driver.press(*["backspace"] * 4)
+        await driver.type("h100")
+        await driver.press("enter", until="H100 SXM 80 GB · 79.00 GiB (profile)")
+        await driver.wait("headroom 70.53")
+        await driver.press("y", until="--device 'H100 SXM 80 GB'")
+
+
+async def test_a_bare_size_stands_in_for_a_device() -> None:
+    async with driving(FakeCore()) as driver:
+        await to_setup(driver)
+        await driver.press("d", until="H100")
+        await driver.type("12GiB")
+        await driver.press("enter", until="12GiB · 12.00 GiB (memory)")
+        await driver.press("y", until="--memory 12884901888")
+
+
+async def test_the_command_line_holds_what_was_set_and_nothing_else() -> None:
+    async with driving(FakeCore()) as driver:
+        await to_setup(driver)
+        await driver.wait("headroom")
+        await driver.press("y", until="copied")
+        assert driver.app.clipboard == COMMAND
+
+
+async def test_a_run_that_fails_shows_its_reason_and_remedy() -> None:
+    events = (*script()[:4], Failed(time=2.0, message="CUDA out of memory", remedy="halve the micro batch"))
+    async with driving(FakeCore(events=events)) as driver:
+        await to_run(driver)
+        await driver.press("r", "y", until="✗ CUDA out of memory — halve the micro batch")
+        assert "no run has finished yet" in await driver.press("6", until="no run has finished")
+
+
+async def test_a_child_that_dies_without_a_word_is_a_failed_run() -> None:
+    async with driving(FakeCore(events=script()[:4])) as driver:
+        await to_run(driver)
+        await driver.press("r", "y", until="the training process ended without a report")
+
+
+async def test_a_run_that_cannot_start_is_a_failed_run() -> None:
+    async with driving(FakeCore(errors={"launch": OSError("no such interpreter")})) as driver:
+        await to_run(driver)
+        await driver.press("r", "y", until="✗ unexpected OSError: no such interpreter")
+
+
+async def test_a_blocking_check_stops_the_run_before_it_starts() -> None:
+    core = FakeCore(checks=[Check(name="data", verdict="blocks", found="the plan names no file", remedy="set one")])
+    async with driving(core) as driver:
+        await to_setup(driver)
+        await driver.press("4", until="not saved yet")
+        await driver.press("s", until="written")
+        await driver.press("r", until="may not run: set one")
+        await driver.press("r", until="may not run: set one")
+        assert driver.app.state.run is None
+
+
+async def test_stopping_asks_and_then_waits_for_the_childs_last_word() -> None:
+    core = FakeCore(hold_after=4)
+    async with driving(core) as driver:
+        await to_run(driver)
+        await driver.press("r", "y", until="step 1 of 3")
+        await driver.press("x", until="Stop the run?")
+        await driver.press("n", until="running")
+        assert not core.stopped.is_set()
+        await driver.press("x", "y", until="stopped as asked")
+        assert driver.app.state.run is not None
+        assert driver.app.state.run.status == "interrupted"
+
+
+async def test_leaving_during_a_run_asks_first_and_stops_it() -> None:
+    core = FakeCore(hold_after=4)
+    async with driving(core) as driver:
+        await to_run(driver)
+        await driver.press("r", "y", until="step 1 of 3")
+        await driver.press("q", until="Stop it and leave?")
+        await driver.press("escape", until="step 1 of 3")
+        assert driver.app.is_running
+        await driver.press("q", "y", until=lambda: core.stopped.is_set() and not driver.app.is_running)
+
+
+async def test_a_run_goes_on_while_another_screen_is_looked_at() -> None:
+    core = FakeCore(hold_after=4)
+    async with driving(core) as driver:
+        await to_run(driver)
+        await driver.press("r", "y", until="step 1 of 3")
+        await driver.press("2", until="sequence length")
+        await driver.press("d", until="a run is under way")
+        await driver.press("5", until="step 1 of 3")
+
+
+async def test_escape_goes_back_the_way_one_came_and_help_lists_the_keys() -> None:
+    async with driving(FakeCore()) as driver:
+        await to_setup(driver)
+        await driver.press("3", until="a fake reason")
+        await driver.press("question_mark", until="copy the equivalent command line")
+        await driver.press("escape", until=lambda: driver.step == "compare")
+        await driver.press("escape", until=lambda: driver.step == "setup")
+        await driver.press("escape", until=lambda: driver.step == "model")
+        await driver.press("escape")
+        assert driver.step == "model"
+
+
+async def test_without_a_device_the_screen_says_how_to_name_one() -> None:
+    core = FakeCore()
+    core.default_device = lambda: (None, "no accelerator here: name one with --device")  # type: ignore[method-assign]
+    async with driving(core) as driver:
+        await driver.wait("no accelerator here")
+        await driver.press("slash", *"8b", "enter", until="no verdict")

@@ -1,0 +1,30 @@
+"""The root command. Without arguments it opens the app; with them it is one of the commands, and loads no app."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from vramplan.planner.cli.main import run_command
+from vramplan.planner.cli.render import tell
+from vramplan.planner.errors import ExitCode
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``vramplan [COMMAND ...]``: runs it and returns its exit code (``planner.errors.ExitCode``)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_command(arguments) if arguments else _open_app()
+
+
+def _open_app() -> int:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        tell("error: the app needs a terminal", "  every screen is a command too: vramplan --help")
+        return int(ExitCode.USAGE)
+    no_color = os.environ.get("NO_COLOR")
+    # Textual and what it needs take a quarter of a second to import; no command pays for them.
+    from vramplan.tui.app import VramplanApp
+    from vramplan.tui.live_core import LiveCore
+
+    app = VramplanApp(LiveCore())
+    if no_color is not None:
+        os.environ["NO_COLOR"] = no_color  # Textual takes it out; the training child shall still see it
+    return app.run() or int(ExitCode.OK)
