@@ -51,14 +51,31 @@ def look_up(args: argparse.Namespace) -> Subject:
 
     if args.memory is not None and args.memory < 1:
         raise UsageError("--memory 0 is not possible", remedy="write for example --memory 12GiB")
-    data = read_data_file(Path(args.data)) if args.data else None
     device, note = resolve_device(args.device or "auto", memory_bytes=args.memory, reserve_bytes=args.reserve or 0)
     model = resolve_model(args.model, revision=args.revision)
-    rows = None
-    if args.data and model.provenance.source == "folder":
-        rows = measure_rows(Path(args.data), Path(model.provenance.location))
     named = args.memory is not None or args.device not in (None, "auto")
-    return Subject(model=model, device=device, device_note=note, device_named=named, data=data, rows=rows)
+    return subject_of(model, device, data=args.data, device_note=note, device_named=named)
+
+
+def subject_of(
+    model: ModelSpec,
+    device: Device | None,
+    *,
+    data: str | None = None,
+    device_note: str = "",
+    device_named: bool = True,
+) -> Subject:
+    """A model and a device that are known already, with the training file at a path read and its rows measured.
+
+    Raises:
+        BadDataError: the file cannot be read, or is not JSON lines.
+    """
+    data_file = read_data_file(Path(data)) if data else None
+    rows = None
+    if data and model.provenance.source == "folder":
+        # Only a folder has the tokenizer here; a model of the catalogue or the Hub brings it when it is run.
+        rows = measure_rows(Path(data), Path(model.provenance.location))
+    return Subject(model, device, device_note, device_named, data_file, rows)
 
 
 def complete(subject: Subject, given: Mapping[str, Any]) -> Resolved:
