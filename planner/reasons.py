@@ -1,7 +1,8 @@
 """Why a setup stands where it stands, in sentences with their sources.
 
 Which method comes first follows from the data. An adapter stores about 2 bits a trained parameter
-(arXiv:2404.05405) and a token of text carries about 1 bit to learn (Schulman et al., LoRA Without Regret, 2025):
+(arXiv:2404.05405) and a token of text carries at most about 1 bit to learn (Schulman et al., LoRA Without Regret,
+2025, thinkingmachines.ai/blog/lora):
 while the data holds fewer tokens than twice the trained parameters, LoRA learns what full fine-tuning learns and
 forgets less of what the model knew (arXiv:2405.09673). Beyond that, full fine-tuning learns more.
 """
