@@ -75,7 +75,8 @@ class LiveCore:
 
         def priced(model: str, method: str) -> Candidate:
             subject = Subject(model=spec(model), device=device, device_note="", device_named=True, data=None)
-            return price(subject, resolve(given_for_method(_given(knobs), method), subject.model, device))
+            resolved = resolve(given_for_method(_given(knobs), method), subject.model, device)
+            return price(subject, resolved, with_tensors=False, may_trace=False)
 
         return largest(self.search_models("", WHOLE_CATALOGUE), METHOD_NAMES, priced)
 

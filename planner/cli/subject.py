@@ -83,7 +83,7 @@ def complete(subject: Subject, given: Mapping[str, Any]) -> Resolved:
     return resolve(given, subject.model, subject.device, num_examples=subject.num_examples, rows=subject.rows)
 
 
-def price(subject: Subject, resolved: Resolved, *, with_tensors: bool = True) -> Candidate:
+def price(subject: Subject, resolved: Resolved, *, with_tensors: bool = True, may_trace: bool = True) -> Candidate:
     """The price of a resolved setup.
 
     On a device whose kernels are not known (MPS, XPU, TPU) the figures are those of CUDA's kernels, said so, and there
@@ -91,17 +91,20 @@ def price(subject: Subject, resolved: Resolved, *, with_tensors: bool = True) ->
 
     Args:
         with_tensors: also name the tensors alive at the peak; a table of many setups does without.
+        may_trace: trace a memory program that is not here yet, some seconds each; many models are gone through without.
 
     Raises:
         NoProgramError: nobody can count this model with this setup here.
         UnsupportedError: the setup is understood but not priced yet.
     """
+    from vramplan.planner.adapters.programs import find_program, known_program
     from vramplan.planner.estimate import estimate
 
+    programs = find_program if may_trace else known_program
     model, device = subject.model, subject.device
     if device is None or device.route is not None:
-        return estimate(model, resolved.workload, resolved.setup, device, with_tensors=with_tensors)
-    candidate = estimate(model, resolved.workload, resolved.setup, None, with_tensors=with_tensors)
+        return estimate(model, resolved.workload, resolved.setup, device, programs=programs, with_tensors=with_tensors)
+    candidate = estimate(model, resolved.workload, resolved.setup, None, programs=programs, with_tensors=with_tensors)
     reason = f"which kernels {device.kind} runs on {device.name} is not known; the figures are CUDA's"
     return candidate.model_copy(
         update={"device": device, "available_bytes": device.available_bytes, "verdict_reason": reason}
