@@ -1,8 +1,12 @@
-"""Peaks per phase on a CPU: torch.profiler's allocation events over one optimizer step, added to the live bytes.
+"""Peaks per phase on a CPU: the profiler's allocation events over one micro batch and its optimizer step.
 
-The profiler reports what the allocator does, without a dispatch mode that would change what eager code allocates.
-It cannot report the release of memory taken before it started, so it starts one step early and only the second step
-counts; the bytes alive when that step begins are counted on the objects themselves (``static_bytes.live_bytes``).
+The events are added to the bytes alive when they begin, which are counted on the objects (``static_bytes``). The
+profiler reports what the allocator does without a dispatch mode, which would change what eager code allocates. Two
+things shape the window:
+
+- It cannot report the release of memory taken before it started. So it starts one micro batch early.
+- It costs about 2 KB an event, and a step of sixteen micro batches has millions. So the window is the last micro
+  batch of the step, when the gradients of the others are alive, and operations are left out: memory and marks only.
 """
 
 import gc
@@ -13,14 +17,17 @@ from vramplan.executor.phases import Peak
 from vramplan.executor.static_bytes import live_bytes
 from vramplan.planner.memory.budget import PhaseName
 
-MEASURED_BY = "torch.profiler's allocation events over one optimizer step, added to the bytes of the live tensors"
+MEASURED_BY = (
+    "torch's profiler: allocation events over the last micro batch of one optimizer step, added to the bytes of the "
+    "live tensors"
+)
 _MARK = "vramplan::"
 _BEGIN = "begin"
 _END = "end"
 
 
 class CpuMeter:
-    """Profiles one warm-up step and one measured step.
+    """Profiles one micro batch to warm up, and one with its optimizer step to measure.
 
     Args:
         measured_step: the optimizer step (from 1) whose peaks are reported.
@@ -29,52 +36,68 @@ class CpuMeter:
     def __init__(self, measured_step: int) -> None:
         self.measured_step = measured_step
         self.base_bytes: int | None = None
-        """Live bytes when the measured step began."""
+        """Live bytes when the measured micro batch began."""
         self.end_bytes: int | None = None
-        """Live bytes when it ended, counted on the objects again: the events must lead there."""
-        self._profiler: Any = None
+        """Live bytes when its step ended, counted on the objects again: the events must lead there."""
+        self._profiling = False
         self._events: list[tuple[int, int | str]] = []
 
     def begin_step(self, step: int) -> None:
-        if step == max(1, self.measured_step - 1):
+        """Nothing: micro batches matter here."""
+
+    def begin_micro_batch(self, step: int, index: int, count: int) -> None:
+        last = step == self.measured_step and index == count - 1
+        one_before = step == self.measured_step and index == count - 2
+        if one_before or (step == self.measured_step - 1 and count == 1) or (last and not self._profiling):
             self._start()
-        if step == self.measured_step and self._profiler is not None:
+        if last:
             gc.collect()
             self.base_bytes = live_bytes("cpu")
             self._note(_BEGIN)
 
     def mark(self, phase: PhaseName) -> None:
-        if self._profiler is not None:
+        if self._profiling:
             self._note(phase)
 
     def end_step(self, step: int) -> None:
-        if step == self.measured_step and self._profiler is not None:
+        if step == self.measured_step and self._profiling:
             self._note(_END)
-            self._stop()
+            self._events = self._stop()
             self.end_bytes = live_bytes("cpu")
 
     def close(self) -> None:
-        if self._profiler is not None:
-            self._profiler.__exit__(None, None, None)
-            self._profiler = None
+        if self._profiling:
+            self._stop()
             self.base_bytes = None
 
     def peaks(self) -> dict[PhaseName, Peak]:
-        if self.base_bytes is None:
+        if self.base_bytes is None or not self._events:
             return {}
         return {phase: Peak(allocated_bytes=peak) for phase, peak in integrate(self._events, self.base_bytes).items()}
 
     def _start(self) -> None:
-        from torch.profiler import ProfilerActivity, profile
+        # torch.profiler.profile records every operation; the calls under it can be told to record marks alone.
+        from torch._C._profiler import RecordScope, _ExperimentalConfig
+        from torch.autograd import (
+            ProfilerActivity,
+            ProfilerConfig,
+            ProfilerState,
+            _enable_profiler,
+            _prepare_profiler,
+        )
 
-        self._profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
-        self._profiler.__enter__()
+        shapes, memory, stack, flops, modules = False, True, False, False, False
+        config = ProfilerConfig(ProfilerState.KINETO, shapes, memory, stack, flops, modules, _ExperimentalConfig(), "")
+        _prepare_profiler(config, {ProfilerActivity.CPU})
+        _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})
+        self._profiling = True
 
-    def _stop(self) -> None:
-        self._profiler.__exit__(None, None, None)
-        tree = self._profiler.profiler.kineto_results.experimental_event_tree()
-        self._events = sorted(_walk(tree), key=lambda event: event[0])
-        self._profiler = None
+    def _stop(self) -> list[tuple[int, int | str]]:
+        from torch.autograd import _disable_profiler
+
+        self._profiling = False
+        tree = _disable_profiler().experimental_event_tree()
+        return sorted(_walk(tree), key=lambda event: event[0])
 
     def _note(self, name: str) -> None:
         from torch.profiler import record_function

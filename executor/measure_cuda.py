@@ -17,6 +17,9 @@ class CudaMeter:
     def begin_step(self, step: int) -> None:
         self._read()
 
+    def begin_micro_batch(self, step: int, index: int, count: int) -> None:
+        """Nothing: phases are told apart by marks."""
+
     def mark(self, phase: PhaseName) -> None:
         if phase != self._phase:
             self._read()

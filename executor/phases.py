@@ -30,6 +30,9 @@ class PhaseMeter(Protocol):
     def begin_step(self, step: int) -> None:
         """An optimizer step (counted from 1) starts now."""
 
+    def begin_micro_batch(self, step: int, index: int, count: int) -> None:
+        """Micro batch ``index`` (from 0) of the ``count`` of this step starts now."""
+
     def mark(self, phase: PhaseName) -> None:
         """From here on the run is in ``phase``; naming the current phase again changes nothing."""
 

@@ -55,11 +55,12 @@ def live_bytes(device_type: str) -> int:
 
 
 def live_tensors(device_type: str) -> list[Any]:
-    """Every tensor Python can reach on this kind of device."""
+    """Every tensor Python can reach on this kind of device, and the gradients of those (which C++ alone may hold)."""
     import torch
 
     tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
-    return [tensor for tensor in tensors if tensor.device.type == device_type]
+    here = [tensor for tensor in tensors if tensor.device.type == device_type]
+    return [*here, *(leaf.grad for leaf in here if leaf.is_leaf and leaf.grad is not None)]
 
 
 def _counter(seen: set[int], device_type: str) -> Callable[[Iterable[Any]], int]:

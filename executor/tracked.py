@@ -39,6 +39,9 @@ class TrackedStep:
         if step == self.measured_step + 1:
             self._start()
 
+    def begin_micro_batch(self, step: int, index: int, count: int) -> None:
+        self.meter.begin_micro_batch(step, index, count)
+
     def mark(self, phase: PhaseName) -> None:
         self.meter.mark(phase)
         if self._tracker is not None:

@@ -17,7 +17,7 @@ from vramplan.planner.errors import BadDataError
 from vramplan.planner.plan import Plan
 
 MEASURED_STEP = 3
-"""Step 1 creates the optimizer's states and step 2 warms the profiler, so step 3 is the first that tells the truth."""
+"""Step 1 creates the optimizer's states and step 2 warms a profiler, so step 3 is the first that tells the truth."""
 
 
 @dataclass

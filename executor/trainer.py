@@ -23,10 +23,15 @@ class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
         self.meter = meter
         self.head_rows = head_rows
         self.last_batch: dict[str, int] | None = None
+        self._micro_batch = 0
         super().__init__(**options)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         self.last_batch = batch_shape(inputs)
+        self.meter.begin_micro_batch(
+            self.state.global_step + 1, self._micro_batch, self.current_gradient_accumulation_steps
+        )
+        self._micro_batch = 0 if self.accelerator.sync_gradients else self._micro_batch + 1
         self.marks.enter("forward")
         return super().training_step(model, inputs, num_items_in_batch)
 

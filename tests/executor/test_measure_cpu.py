@@ -17,6 +17,7 @@ def test_peaks_are_the_live_bytes_plus_what_each_phase_allocates() -> None:
     left = None
     for step in (1, 2):
         meter.begin_step(step)
+        meter.begin_micro_batch(step, 0, 1)
         meter.mark("forward")
         kept = torch.ones(2000)
         scratch = torch.ones(500)

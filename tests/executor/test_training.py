@@ -182,10 +182,12 @@ def test_conversations_train_on_the_last_answer_alone(world: dict[str, Any], tmp
     assert 0 < shape["valid_labels"] < shape["micro_batch_size"] * (shape["sequence_length"] - 1)
 
 
-@pytest.mark.parametrize("method", [Full(), Lora(r=8)])
-def test_the_tracker_and_the_allocator_agree(method: Any, world: dict[str, Any], tmp_path: Path) -> None:
-    setup = make_setup(method, gradient_checkpointing=True)
-    data = pin(write_jsonl(tmp_path / "train.jsonl", [{"text": "every row is as long as the others " * 9}] * 40))
+@pytest.mark.parametrize(("method", "accumulation"), [(Full(), 3), (Lora(r=8), 1)])
+def test_the_tracker_and_the_allocator_agree(
+    method: Any, accumulation: int, world: dict[str, Any], tmp_path: Path
+) -> None:
+    setup = make_setup(method, gradient_checkpointing=True, gradient_accumulation_steps=accumulation)
+    data = pin(write_jsonl(tmp_path / "train.jsonl", [{"text": "every row is as long as the others " * 9}] * 80))
     plan = make_plan(tmp_path, model_path=world["model_path"], data=data, setup=setup, max_steps=5)
     events: list[Event] = []
     assert run(plan, tmp_path, events.append, Stop(), track=True) is ExitCode.OK
