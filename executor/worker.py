@@ -57,7 +57,10 @@ def run(plan: Plan, run_folder: Path, emit: Emit, stop: Stop, *, track: bool = F
         traceback.print_exc()
         explained = explain_failure(error, step=evidence.steps, phase=evidence.phase)
         return _end(evidence, run_folder, emit, explained, "failed")
-    stopped = RunError(f"stopped after {evidence.steps} steps", remedy="what it saved is in the output folder; vramplan run starts over")
+    stopped = RunError(
+        f"stopped after {evidence.steps} steps",
+        remedy="what it saved is in the output folder; vramplan run starts over",
+    )
     return _end(evidence, run_folder, emit, stopped, "interrupted")
 
 
