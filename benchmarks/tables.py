@@ -1,0 +1,35 @@
+"""Figures as text, rows as Markdown, and Markdown between a document's markers."""
+
+from pathlib import Path
+
+
+def gib(size_bytes: int) -> str:
+    """Bytes in GiB to two digits.
+
+    >>> gib(3 * 2**29)
+    '1.50 GiB'
+    """
+    return f"{size_bytes / 2**30:.2f} GiB"
+
+
+def signed_percent(share: float) -> str:
+    """A share with its sign.
+
+    >>> signed_percent(-0.0123)
+    '-1.2 %'
+    """
+    return f"{100 * share:+.1f} %"
+
+
+def table(head: list[str], rows: list[list[str]], alignment: str) -> str:
+    """A Markdown table; ``alignment`` has an l or r for each column."""
+    rule = ["---:" if side == "r" else "---" for side in alignment]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def write_between(path: Path, name: str, text: str) -> None:
+    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->``."""
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, _, rest = path.read_text().partition(start)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{start}\n{text}\n\n{end}{after}")
