@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.executor.factories import (
@@ -126,3 +127,23 @@ def test_a_killed_worker_is_a_failed_run(world: dict[str, Any], tmp_path: Path) 
     assert process.returncode == ExitCode.FAILED
     assert "killed by SIGKILL" in err
     assert json.loads((tmp_path / "run" / "report.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.train
+def test_a_worker_nobody_watches_ends_itself(world: dict[str, Any], tmp_path: Path) -> None:
+    plan_path = write_run(make_plan(tmp_path, max_steps=100_000, **world), tmp_path / "run")
+    process = run_cli(str(plan_path))
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 3/"):
+            process.kill()
+            break
+    process.communicate()
+    report = tmp_path / "run" / "report.json"
+    while not report.exists():
+        time.sleep(0.05)
+    written = json.loads(report.read_text())
+    assert (written["status"], written["failure"]) == ("interrupted", "whoever watched this run is gone")
+    pid = json.loads((tmp_path / "run" / "events.jsonl").read_text().splitlines()[0])["pid"]
+    while psutil.pid_exists(pid):
+        time.sleep(0.05)

@@ -284,3 +284,45 @@ def test_the_optimizers_states_are_counted_to_the_byte(optimizer: str, world: di
     code, report, _ = trained(plan, tmp_path)
     assert (code, report.steps) == (ExitCode.OK, 2)
     assert report.static["optimizer"] == OPTIMIZER_BYTES[optimizer]
+
+
+PRECISIONS = {
+    "bf16 base, fp32 adapter": (Lora(r=8), Precision(dtype="bf16", adapter_dtype="fp32"), WEIGHTS // 2, ADAPTER),
+    "bf16 base and autocast, bf16 adapter": (
+        Lora(r=8),
+        Precision(dtype="bf16", mixed_precision="bf16", adapter_dtype="bf16"),
+        WEIGHTS // 2,
+        ADAPTER // 2,
+    ),
+    # trl makes adapters on quantised bases bf16; the plan's word counts
+    "nf4 base, fp32 adapter": (
+        Qlora(r=8),
+        Precision(dtype="bf16", mixed_precision="bf16", adapter_dtype="fp32"),
+        LINEARS // 2 + (112_448 - LINEARS) * 2,
+        ADAPTER,
+    ),
+    # magnitudes, one fp32 per output of every linear, stay fp32
+    "nf4 base, bf16 DoRA": (
+        Qlora(r=8, use_dora=True),
+        Precision(dtype="bf16", adapter_dtype="bf16"),
+        LINEARS // 2 + (112_448 - LINEARS) * 2,
+        ADAPTER // 2 + 2 * 4 * (64 + 32 + 32 + 64 + 128 + 128 + 64),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_every_tensor_has_the_planned_dtype(name: str, world: dict[str, Any], tmp_path: Path) -> None:
+    method, precision, weights, adapter = PRECISIONS[name]
+    plan = make_plan(tmp_path, setup=make_setup(method, precision=precision), max_steps=2, **world)
+    code, report, _ = trained(plan, tmp_path)
+    assert (code, report.static["weights"], report.static["adapter"]) == (ExitCode.OK, weights, adapter)
+    assert report.static["gradients"] == adapter
+
+
+def test_packed_rows_fill_the_planned_length(world: dict[str, Any], tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, setup=make_setup(packing=True, micro_batch_size=1), max_steps=2, **world)
+    code, report, _ = trained(plan, tmp_path)
+    assert code is ExitCode.OK
+    assert report.measured_shape is not None
+    assert report.measured_shape["sequence_length"] > 24
