@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from vramplan.planner.adapters.plan_files import read_plan, read_report
 from vramplan.planner.cli.main import run_command
 from vramplan.planner.cli.parsing import whole_number
 from vramplan.planner.cli.render import show, show_json, tell
+from vramplan.planner.device import Device
 from vramplan.planner.errors import ExitCode, UsageError
 from vramplan.planner.report import RunReport
+from vramplan.planner.units import format_bytes
 
 DEFAULT_STEPS = 40
 """About a minute on two processor cores, and enough for the held-out loss to fall by a quarter."""
@@ -117,6 +119,11 @@ def summarise(plan_path: Path, *, as_json: bool) -> None:
         show_json({"files": files, "explanation": explanation_object(explain(read_plan(plan_path), report))})
         return
     show("", learned(report), "", *next_steps(plan_path, report))
+    device = read_plan(plan_path).device
+    if device is not None and device.kind == "cuda":
+        show("", "the largest models of the catalogue this GPU could tune, at the defaults (--sequence-length 1024):")
+        for line in tunable(device):
+            show(line)
 
 
 def learned(report: RunReport) -> str:
@@ -126,6 +133,16 @@ def learned(report: RunReport) -> str:
         return "held-out loss was not measured"
     change = after / before - 1
     return f"held-out loss {before:.3f} -> {after:.3f} ({change:+.0%}), on pairs it was never shown"
+
+
+def tunable(device: Device) -> Iterator[str]:
+    """A line per method, each as soon as its search is over."""
+    from vramplan.planner.cli.largest import largest_on
+
+    for found in largest_on(device, {}):
+        if found.done and found.candidate is not None:
+            high = format_bytes(found.candidate.budget.high_process_bytes)
+            yield f"  {found.method:<6} {found.model}, up to {high}"
 
 
 def next_steps(plan_path: Path, report: RunReport) -> list[str]:

