@@ -86,10 +86,18 @@ def live_at_peak(replay: Replay, *, limit: int = 24) -> tuple[LiveTensor, ...]:
     return _grouped(best, limit)
 
 
+def _described(change: Change) -> str:
+    """A label without its module where that is not known: autograd's own operations run outside any module."""
+    segment = change.name[0] if isinstance(change.name, tuple) else ""
+    if str(segment).startswith("backward") and change.component in ("temporaries", "gradients"):
+        return "backward" + change.label[change.label.index("|") :]
+    return change.label
+
+
 def _grouped(changes: list[Change], limit: int) -> tuple[LiveTensor, ...]:
     groups: dict[tuple[str, Component, int], int] = {}
     for change in changes:
-        key = (change.label, change.component, change.size_bytes)
+        key = (_described(change), change.component, change.size_bytes)
         groups[key] = groups.get(key, 0) + 1
     ranked = sorted(groups.items(), key=lambda item: -item[0][2] * item[1])
     out = []
