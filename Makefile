@@ -64,12 +64,12 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.setup: $(VENV)/.demo .typing
-	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[demo,dev]'
+	$(VENV)/bin/python $(PIP_INSTALL) --quiet --editable '.[demo,dev]'
 	@touch $@
 
 $(BASE_VENV)/.setup: pyproject.toml
 	$(PYTHON) -m venv $(BASE_VENV)
-	$(BASE_VENV)/bin/python $(PIP_INSTALL) --editable . hypothesis pytest pytest-asyncio pytest-xdist
+	$(BASE_VENV)/bin/python $(PIP_INSTALL) --quiet --editable . hypothesis pytest pytest-asyncio pytest-xdist
 	@touch $@
 
 # Type checkers do not read setuptools' package-dir: they are shown the package as links to its folders.
