@@ -1,7 +1,8 @@
 """What a card can tune: per method, the largest model whose price fits.
 
 Models are tried from the largest down, so the first that fits is the answer. A bigger model does not always cost
-more (vocabulary, experts, attention all differ), so nothing is skipped on size alone.
+more (vocabulary, experts, attention all differ), so a model is skipped on size alone only when the bytes it cannot
+do without are more than there are.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +11,9 @@ from typing import Protocol
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.errors import VramplanError
 from vramplan.planner.values import Value
+
+LEAST_BITS_PER_PARAM = {"full": 32, "lora": 16, "qlora": 4}
+"""What no setup of a method does without: 16-bit weights, under full fine-tuning their gradients too; nf4 weights."""
 
 
 class Sized(Protocol):
@@ -41,17 +45,20 @@ Price = Callable[[str, str], Candidate]
 """(model id, method) -> its price on the device in question; raises VramplanError where there is none."""
 
 
-def largest(models: Iterable[Sized], methods: Sequence[str], price: Price) -> Iterator[Largest]:
+def largest(models: Iterable[Sized], methods: Sequence[str], price: Price, available_bytes: int) -> Iterator[Largest]:
     """Yield progress per method, ending each method with a ``done``.
 
     Args:
         models: in any order; ties in size go to the first by name.
         methods: in the order to report them.
         price: called at most once per model and method. A model it raises VramplanError for is passed over.
+        available_bytes: on the device in question.
     """
     ordered = sorted(models, key=lambda model: (-model.params, model.id))
     for method in methods:
-        yield from _largest_for(method, [model.id for model in ordered], price)
+        least = LEAST_BITS_PER_PARAM.get(method, 0)
+        worth_pricing = [model.id for model in ordered if model.params * least <= 8 * available_bytes]
+        yield from _largest_for(method, worth_pricing, price)
 
 
 def _largest_for(method: str, ids: Sequence[str], price: Price) -> Iterator[Largest]:

@@ -1,16 +1,14 @@
 """The real core: each method is one call of the planner or the executor, imported when it is first needed."""
 
 from collections.abc import AsyncGenerator, Iterator
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vramplan.executor.events import Event
-from vramplan.planner.candidate import Candidate, Recommendation
+from vramplan.planner.candidate import Recommendation
 from vramplan.planner.device import Device, DeviceProfile
 from vramplan.planner.errors import UsageError
-from vramplan.planner.largest import Largest, largest
-from vramplan.planner.methods import METHOD_NAMES
+from vramplan.planner.largest import Largest
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.units import format_bytes, parse_bytes
 from vramplan.tui.choice import Choice, Compared, Knobs, Priced, SavedPlan
@@ -23,14 +21,13 @@ if TYPE_CHECKING:
     from vramplan.planner.explain import Explanation
     from vramplan.planner.resolve import Resolved
 
-WHOLE_CATALOGUE = 10**6
-
 
 class LiveCore:
     """Satisfies ``vramplan.tui.core.Core``."""
 
     def __init__(self) -> None:
         self._run: Run | None = None
+        self._last_subject: tuple[object, Subject] | None = None
 
     def default_device(self) -> tuple[Device | None, str]:
         from vramplan.planner.adapters.devices import resolve_device
@@ -67,23 +64,15 @@ class LiveCore:
         return resolve_model(text)
 
     def largest(self, device: Device, knobs: Knobs) -> Iterator[Largest]:
-        from vramplan.planner.cli.subject import Subject, price
-        from vramplan.planner.resolve import given_for_method, resolve
+        from vramplan.planner.cli.largest import largest_on
 
-        # The same models are asked for once per method; the Hub is not: every one is in the catalogue.
-        spec = cache(self.resolve_model)
-
-        def priced(model: str, method: str) -> Candidate:
-            subject = Subject(model=spec(model), device=device, device_note="", device_named=True, data=None)
-            resolved = resolve(given_for_method(_given(knobs), method), subject.model, device)
-            return price(subject, resolved, with_tensors=False, may_trace=False)
-
-        return largest(self.search_models("", WHOLE_CATALOGUE), METHOD_NAMES, priced)
+        return largest_on(device, _given(knobs))
 
     def price(self, choice: Choice) -> Priced:
-        from vramplan.planner.cli.subject import price
+        from vramplan.planner.cli.subject import complete, price
 
-        subject, resolved = _resolved(choice)
+        subject = self._subject(choice)
+        resolved = complete(subject, _given(choice.knobs))
         path = _free_path(subject.model, resolved)
         return Priced(candidate=price(subject, resolved), recipe=resolved.recipe, path=str(path))
 
@@ -91,18 +80,25 @@ class LiveCore:
         from vramplan.planner.cli.subject import price
         from vramplan.planner.recommend import recommend
 
-        subject, given = _subject(choice), _given(choice.knobs)
-        examples = subject.num_examples
-        return _rows(
-            recommend(subject.model, subject.device, given, lambda r: price(subject, r), num_examples=examples)
+        subject = self._subject(choice)
+        found = recommend(
+            subject.model,
+            subject.device,
+            _given(choice.knobs),
+            lambda resolved: price(subject, resolved, with_tensors=False),
+            num_examples=subject.num_examples,
+            rows=subject.rows,
         )
+        return _rows(found)
 
     def save_plan(self, choice: Choice) -> SavedPlan:
         from vramplan.planner.adapters.plan_files import write_plan
         from vramplan.planner.cli.plan import frozen
-        from vramplan.planner.cli.subject import price
+        from vramplan.planner.cli.subject import complete, price
 
-        subject, resolved = _resolved(choice)
+        self._last_subject = None  # the training file may have changed since it was read for pricing
+        subject = self._subject(choice)
+        resolved = complete(subject, _given(choice.knobs))
         path = _free_path(subject.model, resolved)
         plan = frozen(subject, resolved, price(subject, resolved), path, output_given=False)
         write_plan(plan, path)
@@ -137,27 +133,20 @@ class LiveCore:
 
         return explain(saved.plan, read_report(Path(report_path)))
 
+    def _subject(self, choice: Choice) -> "Subject":
+        """Model, device and training file; the file is read again only when another is named."""
+        from vramplan.planner.cli.subject import subject_of
+
+        if choice.model is None:
+            raise UsageError("no model is chosen", remedy="choose one on screen 1")
+        asked = (choice.model, choice.device, choice.knobs.data)
+        if self._last_subject is None or self._last_subject[0] != asked:
+            self._last_subject = asked, subject_of(choice.model, choice.device, data=choice.knobs.data)
+        return self._last_subject[1]
+
 
 def _given(knobs: Knobs) -> dict[str, Any]:
     return knobs.model_dump(exclude_none=True)
-
-
-def _subject(choice: Choice) -> "Subject":
-    from vramplan.planner.adapters.datasets import read_data_file
-    from vramplan.planner.cli.subject import Subject
-
-    if choice.model is None:
-        raise UsageError("no model is chosen", remedy="choose one on screen 1")
-    data = read_data_file(Path(choice.knobs.data)) if choice.knobs.data else None
-    return Subject(model=choice.model, device=choice.device, device_note="", device_named=True, data=data)
-
-
-def _resolved(choice: Choice) -> "tuple[Subject, Resolved]":
-    from vramplan.planner.resolve import resolve
-
-    subject = _subject(choice)
-    given = _given(choice.knobs)
-    return subject, resolve(given, subject.model, subject.device, num_examples=subject.num_examples)
 
 
 def _free_path(model: ModelSpec, resolved: "Resolved") -> Path:

@@ -31,4 +31,4 @@ def largest_on(device: Device, given: Mapping[str, Any]) -> Iterator[Largest]:
         resolved = complete(subject(model), given_for_method(given, method))
         return price(subject(model), resolved, with_tensors=False, may_trace=False)
 
-    return largest(search_models("", WHOLE_CATALOGUE), METHOD_NAMES, priced)
+    return largest(search_models("", WHOLE_CATALOGUE), METHOD_NAMES, priced, device.available_bytes)

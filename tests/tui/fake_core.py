@@ -145,6 +145,7 @@ class FakeCore:
             summaries(),
             METHOD_NAMES,
             lambda name, method: price(spec(name), given_for_method(given, method), device).candidate,
+            device.available_bytes,
         )
 
     def price(self, choice: Choice) -> Priced:

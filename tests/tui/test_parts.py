@@ -120,6 +120,9 @@ def test_a_run_is_what_its_events_say() -> None:
     assert stopped.ended().status == "interrupted"
 
 
+PLENTY = 10**15
+
+
 class Line:
     """A model of a list."""
 
@@ -145,7 +148,7 @@ def answer(steps: list[Largest]) -> list[str | None]:
 
 def test_the_largest_model_that_fits_is_the_answer_and_each_is_priced_once() -> None:
     models = [Line("small", 1), Line("big", 70), Line("middle", 8)]
-    steps = list(largest(models, ("lora", "full"), price({"big": 140, "middle": 20, "small": 3})))
+    steps = list(largest(models, ("lora", "full"), price({"big": 140, "middle": 20, "small": 3}), PLENTY))
     assert answer(steps) == ["middle", "middle"]
     assert [(step.tried, step.of, step.done) for step in steps if step.method == "lora"] == [
         (1, 3, False), (2, 3, False), (2, 3, True),
@@ -154,9 +157,15 @@ def test_the_largest_model_that_fits_is_the_answer_and_each_is_priced_once() -> 
 
 def test_a_model_without_a_price_is_passed_over() -> None:
     models = [Line("big", 70), Line("middle", 8)]
-    assert answer(list(largest(models, ("lora",), price({"middle": 20}, frozenset({"big"}))))) == ["middle"]
+    assert answer(list(largest(models, ("lora",), price({"middle": 20}, frozenset({"big"})), PLENTY))) == ["middle"]
 
 
 def test_when_nothing_fits_the_answer_says_so() -> None:
-    steps = list(largest([Line("big", 70)], ("lora",), price({"big": 140})))
+    steps = list(largest([Line("big", 70)], ("lora",), price({"big": 140}), PLENTY))
     assert steps[-1] == Largest(method="lora", tried=1, of=1, done=True)
+
+
+def test_a_model_whose_weights_alone_are_too_many_bytes_is_never_priced() -> None:
+    models = [Line("70b", 70 * 10**9), Line("8b", 8 * 10**9), Line("3b", 3 * 10**9)]
+    prices = price({"8b": 20, "3b": 20})
+    assert answer(list(largest(models, ("qlora", "lora", "full"), prices, 24 * 10**9))) == ["8b", "8b", "3b"]

@@ -10,13 +10,26 @@ class Notice(Static):
 
     def __init__(self) -> None:
         super().__init__("", id="notice", markup=False)
+        self._narrating = False
 
     def say(self, text: str) -> None:
         """A plain note."""
+        self._narrating = False
         self.set_class(False, "-error")
         self.update(line(text))
 
+    def narrate(self, text: str) -> None:
+        """What is being done just now; gone when it is done."""
+        self.say(text)
+        self._narrating = True
+
+    def end_narration(self) -> None:
+        """Nothing is being done any more."""
+        if self._narrating:
+            self.say("")
+
     def fail(self, text: str) -> None:
         """An error: one line, remedy included."""
+        self._narrating = False
         self.set_class(True, "-error")
         self.update(line(f"✗ {text}"))
