@@ -62,10 +62,13 @@ def price(command: list[str]) -> tuple[Candidate, str]:
 def predicted(candidate: Candidate) -> dict[str, int]:
     """The estimate's figure for each metric a source may publish, in bytes."""
     budget = candidate.budget
+    step = next(phase for phase in budget.phases if phase.name == "optimizer_step")
+    passing = sum(line.estimate_bytes for line in step.lines if line.component == "temporaries")
     return {
         "allocated": budget.peak_allocated_bytes,
         "reserved": budget.peak_reserved_bytes,
         "process": budget.process_bytes,
+        "end_of_step": step.allocated_bytes - passing,
     }
 
 
@@ -138,8 +141,12 @@ def _rows(rows: list[Row]) -> str:
 
 
 def _differences(cases: list[Case], rows: list[Row]) -> str:
-    """Runs of the same batches: what is unknown about the batches, and what the loop holds, cancels."""
+    """Runs of the same batches: what is unknown about the batches, and what the loop holds, cancels.
+
+    Gradients are still there at the end of those loops' steps.
+    """
     by_id = {row["id"]: row for row in rows}
+    held = {case["id"]: case["measured"].get("end_of_step_allocated_gib") for case in cases}
     body = []
     for case in cases:
         if "compare_with" in case:
@@ -148,8 +155,12 @@ def _differences(cases: list[Case], rows: list[Row]) -> str:
                 continue
             measured = row["measured_bytes"] - other["measured_bytes"]
             ours = row["predicted_bytes"][row["metric"]] - other["predicted_bytes"][other["metric"]]
-            body.append([f"{row['id']} over {other['id']}", gib(measured), gib(ours), gib(ours - measured)])
-    return table(["difference", "measured", "predicted", "off by"], body, "lrrr")
+            name = f"{row['id']} over {other['id']}"
+            body.append([name, row["metric"], gib(measured), gib(ours), gib(ours - measured)])
+            measured = round((held[row["id"]] - held[other["id"]]) * 2**30)
+            ours = row["predicted_bytes"]["end_of_step"] - other["predicted_bytes"]["end_of_step"]
+            body.append([name, "allocated, end of step", gib(measured), gib(ours), gib(ours - measured)])
+    return table(["difference", "metric", "measured", "predicted", "off by"], body, "llrrr")
 
 
 def main() -> None:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 
 def gib(size_bytes: int) -> str:
-    """Bytes in GiB to two digits.
+    """Bytes in GiB, to three digits below one and two above.
 
-    >>> gib(3 * 2**29)
-    '1.50 GiB'
+    >>> gib(3 * 2**29), gib(2**27)
+    ('1.50 GiB', '0.125 GiB')
     """
-    return f"{size_bytes / 2**30:.2f} GiB"
+    size = size_bytes / 2**30
+    return f"{size:.3f} GiB" if abs(size) < 1 else f"{size:.2f} GiB"
 
 
 def signed_percent(share: float) -> str:

@@ -83,6 +83,17 @@ def test_trainable_parameters_are_those_the_source_counted(cases: list[dict[str,
     assert compared >= 8
 
 
+def test_what_a_step_leaves_behind_grows_with_the_rank_as_peft_measured(
+    cases: list[dict[str, Any]], results: list[dict[str, Any]]
+) -> None:
+    """Same batches, so logits and caches cancel: 9,175,040 more parameters in fp32, gradients and two states."""
+    held = {case["id"]: case["measured"].get("end_of_step_allocated_gib") for case in cases}
+    ours = {row["id"]: row["predicted_bytes"]["end_of_step"] for row in results if row["error"] is not None}
+    large, small = "peft-lora-rank64-torch2.13", "peft-lora-rank32-torch2.13"
+    assert ours[large] - ours[small] == 16 * 9_175_040
+    assert (ours[large] - ours[small]) / GIB == pytest.approx(held[large] - held[small], abs=1e-4)
+
+
 def test_the_results_are_about_these_cases(cases: list[dict[str, Any]], results: list[dict[str, Any]]) -> None:
     assert [row["id"] for row in results] == [case["id"] for case in cases]
     for row, case in zip(results, cases, strict=True):
