@@ -105,7 +105,7 @@ def _structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> St
         heads="mha" if dims["K"] == dims["H"] else "mqa" if dims["K"] == 1 else "gqa",
         aligned_heads=dims["d"] % 8 == 0 and dims["d"] <= 256,
         single_row=setup.micro_batch_size == 1,
-        windowed=bool(slides and workload.sequence_length > int(window or 0)),
+        windowed=bool(slides and workload.sequence_length >= int(window or 0)),
     )
 
 
@@ -164,8 +164,8 @@ def shortest_stack(kinds: tuple[str, ...]) -> tuple[str, ...]:
 
     >>> shortest_stack(("a",) * 32)
     ('a', 'a', 'a', 'a')
-    >>> len(shortest_stack(("s", "s", "f") * 8))
-    6
+    >>> "".join(shortest_stack(("s", "f") * 8))
+    'sfsfsf'
     """
     depth = len(kinds)
     if depth <= MINIMUM_FOLDED_DEPTH:

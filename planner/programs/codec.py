@@ -48,8 +48,16 @@ def load_program(text: str) -> Program:
         ValueError: not a program of this format.
     """
     data = json.loads(text)
-    if data.get("format") != FORMAT:
-        raise ValueError(f"memory program format {data.get('format')}, expected {FORMAT}")
+    written_as = data.get("format") if isinstance(data, dict) else None
+    if written_as != FORMAT:
+        raise ValueError(f"memory program format {written_as}, expected {FORMAT}")
+    try:
+        return _load(data)
+    except (AttributeError, LookupError, TypeError) as problem:
+        raise ValueError(f"damaged memory program: {problem!r}") from problem
+
+
+def _load(data: dict[str, Any]) -> Program:
     segments = data["segments"]
     return Program(
         key=ProgramKey.model_validate(data["key"]),
@@ -81,8 +89,7 @@ def _load_entry(entry: list[Any], segments: list[str]) -> Entry:
     if kind == MACRO:
         sizes = tuple((name, Size(coefficient, tuple(atoms))) for name, coefficient, atoms in second)
         return MacroCall(first, sizes, tuple((name, value) for name, value in third))
-    ref = Ref(segments[first], second, third)
-    return Free(ref) if kind == FREE else Accumulate(ref)
+    return (Free, Accumulate)[kind - FREE](Ref(segments[first], second, third))
 
 
 def _dump_block(block: Block, segments: list[str]) -> list[Any]:

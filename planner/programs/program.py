@@ -122,13 +122,20 @@ class Program:
 
 
 def neighbourhood(kinds: tuple[str, ...] | list[str], layer: int, radius: int) -> str:
-    """A layer's kind between its neighbours'; ``^`` and ``$`` stand beyond the ends.
+    """A layer's kind between its neighbours'; ``^`` and ``$`` stand beyond the ends. Away from the ends they also mark
+    the first and the last layer of a kind, where what its layers share (a mask, rotary tables) begins or ends.
 
     >>> neighbourhood(("a", "b", "a"), 0, 1)
     '^ a b'
+    >>> neighbourhood(("a", "b", "a", "b", "a", "b", "a"), 1, 1)
+    'a ^b a'
     """
     depth = len(kinds)
     names = []
     for index in range(layer - radius, layer + radius + 1):
         names.append("^" if index < 0 else "$" if index >= depth else kinds[index])
+    kind = kinds[layer]
+    first = layer > 0 and kind not in kinds[:layer]
+    last = layer < depth - 1 and kind not in kinds[layer + 1 :]
+    names[radius] = f"{'^' if first else ''}{kind}{'$' if last else ''}"
     return " ".join(names)

@@ -11,7 +11,7 @@ from vramplan.planner.dims import with_derived
 from vramplan.planner.memory.replay import PHASES, At, Replay
 from vramplan.planner.memory.structure import MINIMUM_FOLDED_DEPTH
 from vramplan.planner.programs.key import ProgramKey
-from vramplan.planner.programs.program import Program
+from vramplan.planner.programs.program import Program, neighbourhood
 from vramplan.planner.trace.fold import FoldError, canonical, fold
 from vramplan.planner.trace.record import Case, record
 from vramplan.planner.trace.symbols import NoSymbolError
@@ -48,19 +48,46 @@ def build_program(key: ProgramKey) -> Program:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside transformers and torch; nothing a person can act on
-        sizes = [_regime(key, each) for each in FIT_SIZES]
-        kinds = key.structure.kinds
-        traces = [record(_case(key, each, kinds)) for each in sizes]
-        program = fold(key, traces, [with_derived(each) for each in sizes], kinds, traced_versions())
-        prove(program, _regime(key, HELD_OUT), deeper(kinds))
+        try:
+            return _build(key, radius=1)
+        except FoldError:
+            # what a layer does may depend on more than its neighbours: adapters on the MLP alone leave the first
+            # layer's attention without a backward, so the second layer frees what the first otherwise would
+            return _build(key, radius=2)
+
+
+def _build(key: ProgramKey, *, radius: int) -> Program:
+    kinds = key.structure.kinds
+    for _ in range(radius - 1):
+        kinds = deeper(kinds)
+    sizes = [_regime(key, each) for each in FIT_SIZES]
+    traces = [record(_case(key, each, kinds)) for each in sizes]
+    program = fold(key, traces, [with_derived(each) for each in sizes], kinds, traced_versions(), radius=radius)
+    prove(program, _regime(key, HELD_OUT), deeper(kinds, radius))
     return program
 
 
-def deeper(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """A stack with more layers and the same neighbourhoods: uniform ones grow; others repeat what they start with."""
-    if len(kinds) < MINIMUM_FOLDED_DEPTH or len(set(kinds)) > 1:
+def deeper(kinds: tuple[str, ...], radius: int = 1) -> tuple[str, ...]:
+    """A deeper stack of the same neighbourhoods: a short stretch of it comes two times more, one with a layer of every
+    kind if there is one.
+
+    >>> "".join(deeper(("s", "f", "s", "f", "s", "f")))
+    'sfsfsfsfsf'
+    """
+    depth = len(kinds)
+    if depth < MINIMUM_FOLDED_DEPTH:
         return kinds
-    return (*kinds, kinds[0], kinds[0])
+    known = _neighbourhoods(kinds, radius)
+    stretches = [(stop - length, stop) for length in range(1, depth) for stop in range(length, depth)]
+    for start, stop in sorted(stretches, key=lambda ends: set(kinds[slice(*ends)]) != set(kinds)):
+        deep = kinds[:stop] + kinds[start:stop] * 2 + kinds[stop:]
+        if _neighbourhoods(deep, radius) == known:
+            return deep
+    return kinds
+
+
+def _neighbourhoods(kinds: tuple[str, ...], radius: int) -> set[str]:
+    return {neighbourhood(kinds, layer, radius) for layer in range(len(kinds))}
 
 
 def prove(program: Program, sizes: dict[str, int], kinds: tuple[str, ...]) -> None:

@@ -2,13 +2,14 @@
 
     python -m vramplan.planner.trace.build_set [--output FILE] [--check N]
 
-Resumable: a program already in the file for the same key and library versions is kept. ``--check N`` re-traces N
-programs, a different N each day, and fails on any difference.
+Resumable: a program already in the file for a key of the grid and the same library versions is kept, any other goes.
+``--check N`` re-traces N programs, a different N each day, and fails on any difference.
 """
 
 import argparse
 import datetime
 import importlib.resources
+import json
 import sys
 import tomllib
 import zipfile
@@ -57,11 +58,17 @@ def _precision(cell: dict[str, Any], method: str) -> Precision:
 
 def build(output: Path) -> int:
     """Build what is missing; the number of keys that could not be built."""
-    from vramplan.planner.trace.build import FoldError, NoSymbolError, ProofError, build_program
+    from vramplan.planner.trace.build import (
+        FoldError,
+        NoSymbolError,
+        ProofError,
+        build_program,
+        traced_versions,
+    )
 
-    have = set(zipfile.ZipFile(output).namelist()) if output.exists() else set()
     failed = 0
     keys = {key.digest(): (words, key) for words, key in grid_keys()}
+    have = keep(output, {f"{digest}.json" for digest in keys}, traced_versions()) if output.exists() else set()
     for index, (digest, (words, key)) in enumerate(keys.items(), start=1):
         name = f"{digest}.json"
         if name in have:
@@ -76,6 +83,21 @@ def build(output: Path) -> int:
             archive.writestr(name, text)
         print(f"[{index}/{len(keys)}] {words}", flush=True)  # noqa: T201
     return failed
+
+
+def keep(output: Path, wanted: set[str], versions: dict[str, str]) -> set[str]:
+    """Leave in the file the wanted programs of these library versions; their names."""
+    with zipfile.ZipFile(output) as archive:
+        texts = {name: archive.read(name) for name in archive.namelist() if name in wanted}
+        kept = {name: text for name, text in texts.items() if json.loads(text).get("versions") == versions}
+        if len(kept) == len(archive.namelist()):
+            return set(kept)
+    temporary = output.with_suffix(".kept")
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_LZMA) as archive:
+        for name, text in kept.items():
+            archive.writestr(name, text)
+    temporary.replace(output)
+    return set(kept)
 
 
 def check(output: Path, count: int) -> int:
