@@ -148,7 +148,7 @@ def matches(weight: Weight, model: ModelSpec, method: Lora | Qlora) -> bool:
     """Whether a linear's weight is a target."""
     if method.target_modules == "all-linear":
         return not is_head(weight, model)
-    return _leaf(weight.name) in method.target_modules
+    return any(_ends_with(weight.name, target) for target in method.target_modules)
 
 
 def linear_names(model: ModelSpec) -> set[str]:
@@ -158,7 +158,16 @@ def linear_names(model: ModelSpec) -> set[str]:
 
 def unmatched_targets(model: ModelSpec, targets: Targets) -> list[str]:
     """Targets that name no linear of the model."""
-    return [] if targets == "all-linear" else [name for name in targets if name not in linear_names(model)]
+    if targets == "all-linear":
+        return []
+    linears = [weight.name for weight in model.weights if weight.module == "linear"]
+    return [target for target in targets if not any(_ends_with(name, target) for name in linears)]
+
+
+def _ends_with(name: str, target: str) -> bool:
+    """PEFT's match: the module's dotted name is the target or ends with a dot and it
+    (peft/tuners/tuners_utils.py, check_target_module_exists)."""
+    return f".{name.rpartition('.')[0]}".endswith(f".{target}")
 
 
 def _leaf(name: str) -> str:
