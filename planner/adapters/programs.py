@@ -3,6 +3,7 @@
 Tracing runs in a child process, because it needs torch and the caller must stay light.
 """
 
+import contextlib
 import importlib.resources
 import importlib.util
 import json
@@ -43,10 +44,11 @@ def find_program(key: ProgramKey) -> Found:
         return known
     path = _cache_path(key.digest())
     text = _trace(key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs the next trace, not this answer
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(text)
+        temporary.replace(path)
     return Found(load_program(text), "traced")
 
 
@@ -69,8 +71,8 @@ def _known(key: ProgramKey) -> Found | None:
         return Found(shipped, "shipped")
     try:
         return Found(load_program(_cache_path(digest).read_text()), "cached")
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # absent, or written by another version: traced afresh
+    except (OSError, ValueError):
+        return None  # absent, damaged, or of another format: traced afresh
 
 
 @lru_cache(maxsize=256)
@@ -110,15 +112,20 @@ def _trace(key: ProgramKey) -> str:
     print(f"tracing {name} once (a few seconds, then cached) ...", file=sys.stderr)  # noqa: T201 - narration
     request = json.dumps(key.model_dump(mode="json"))
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "vramplan.planner.trace"],
-        input=request,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=TRACE_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "vramplan.planner.trace"],
+            input=request,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=TRACE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as hung:
+        raise NoProgramError(
+            f"{name} could not be traced within {TRACE_SECONDS} seconds", remedy="try again when the machine is idle"
+        ) from hung
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise NoProgramError(

@@ -1,0 +1,234 @@
+"""Which program prices a setup: sizes leave its key alone, what changes the operations changes it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes import make_model_spec
+from vramplan.planner.adapters.models import resolve_model
+from vramplan.planner.device import Route
+from vramplan.planner.errors import NoProgramError, UnsupportedError
+from vramplan.planner.memory.structure import layer_kinds, program_key, replay_values, shortest_stack
+from vramplan.planner.methods import Full, Lora, Qlora
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.programs.program import neighbourhood
+from vramplan.planner.training_setup import Precision, TrainingSetup
+from vramplan.planner.workload import Workload
+
+SMALL = make_model_spec()
+BASE: dict[str, Any] = {"method": Lora(), "micro_batch_size": 2}
+
+
+def small(**config: Any) -> ModelSpec:
+    return make_model_spec(config={**SMALL.config, **config})
+
+
+def digest(model: ModelSpec = SMALL, length: int = 512, route: Route = "cuda", **setup: Any) -> str:
+    workload = Workload(sequence_length=length)
+    return program_key(model, workload, TrainingSetup(**{**BASE, **setup}), route).digest()
+
+
+def around(kinds: tuple[str, ...]) -> set[str]:
+    return {neighbourhood(kinds, layer, 1) for layer in range(len(kinds))}
+
+
+# ------------------------------------------------------------------ the stack that is traced
+stacks = st.one_of(
+    st.lists(st.sampled_from("ab"), min_size=1, max_size=24),
+    st.builds(
+        lambda cycle, times: cycle * times, st.lists(st.sampled_from("abc"), min_size=1, max_size=6), st.integers(1, 6)
+    ),
+).map(tuple)
+
+
+@given(stacks)
+def test_the_short_stack_shows_every_neighbourhood_of_the_long_one(kinds: tuple[str, ...]) -> None:
+    short = shortest_stack(kinds)
+    assert around(kinds) <= around(short)
+    assert min(4, len(kinds)) <= len(short) <= len(kinds)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_a_stack_of_up_to_four_layers_is_traced_as_it_is(depth: int) -> None:
+    assert shortest_stack(("a",) * depth) == ("a",) * depth
+
+
+@pytest.mark.parametrize("depth", [5, 32, 126])
+def test_a_uniform_stack_is_four_layers(depth: int) -> None:
+    assert shortest_stack(("a",) * depth) == ("a",) * 4
+
+
+def test_alternating_layers_are_seen_first_last_and_between() -> None:
+    # Gemma 2: sliding and full in turn. Of each kind: the first, one between, the last.
+    assert shortest_stack(("s", "f") * 21) == ("s", "f") * 3
+
+
+# ------------------------------------------------------------------ layers
+def test_layer_kinds_of_published_models() -> None:
+    gemma = layer_kinds(resolve_model("google/gemma-3-1b-pt", online=False))
+    assert len(gemma) == 26
+    assert [layer for layer, kind in enumerate(gemma) if kind == "full_attention"] == [5, 11, 17, 23]  # five to one
+    smol = layer_kinds(resolve_model("HuggingFaceTB/SmolLM3-3B", online=False))
+    assert [layer for layer, kind in enumerate(smol) if kind.endswith("/nope")] == list(range(3, 36, 4))
+    assert set(layer_kinds(resolve_model("meta-llama/Llama-3.1-8B", online=False))) == {"full_attention"}
+
+
+def test_a_config_whose_layer_types_do_not_add_up_is_refused() -> None:
+    with pytest.raises(NoProgramError, match="num_hidden_layers"):
+        layer_kinds(small(layer_types=["full_attention"] * 3))
+
+
+def test_the_values_are_the_configs_and_the_batchs() -> None:
+    model = resolve_model("meta-llama/Llama-3.1-8B", online=False)
+    setup = TrainingSetup(method=Lora(r=8), micro_batch_size=3)
+    values = replay_values(model, Workload(sequence_length=100), setup)
+    assert values == {
+        "h": 4096, "f": 14336, "H": 32, "K": 8, "d": 128, "V": 128256, "B": 3, "S": 100, "N": 297, "r": 8,
+    }  # fmt: skip
+    # a row of 100 tokens has 99 next tokens; a tenth of 297 of them carry loss
+    assert replay_values(model, Workload(sequence_length=100, valid_label_fraction=0.1), setup)["N"] == 30
+
+
+# ------------------------------------------------------------------ keys
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"hidden_size": 128, "intermediate_size": 999, "vocab_size": 50_000},
+        {"num_attention_heads": 8, "num_key_value_heads": 2},
+        {"head_dim": 64},
+        {"max_position_embeddings": 131_072, "rope_theta": 5e5, "rms_norm_eps": 1e-6},
+    ],
+)
+def test_sizes_do_not_change_the_key(config: Mapping[str, Any]) -> None:
+    assert digest(small(**config)) == digest()
+
+
+def test_depth_rank_batch_and_length_do_not_change_the_key() -> None:
+    assert digest(small(num_hidden_layers=40)) == digest(small(num_hidden_layers=32))
+    assert digest(method=Lora(r=64, lora_alpha=128)) == digest(method=Lora(r=1))
+    assert digest(micro_batch_size=7) == digest(micro_batch_size=2)
+    assert digest(gradient_accumulation_steps=8, optimizer="sgd") == digest()
+    assert digest(length=8192) == digest(length=17)
+
+
+def test_two_published_models_of_one_structure_share_a_program() -> None:
+    names = ("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-70B")
+    assert len({digest(resolve_model(name, online=False)) for name in names}) == 1
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"tie_word_embeddings": True},
+        {"num_key_value_heads": 4},  # as many as heads
+        {"num_key_value_heads": 1},
+        {"attention_bias": True},
+        {"mlp_bias": True},
+        {"hidden_act": "gelu"},
+        {"final_logit_softcapping": 30.0},
+        {"head_dim": 20},  # FlashAttention pads it
+        {"head_dim": 512},  # FlashAttention does not take it
+        {"num_hidden_layers": 3},
+    ],
+)
+def test_what_changes_the_operations_changes_the_key(config: Mapping[str, Any]) -> None:
+    deep = {"num_hidden_layers": 32}
+    assert digest(small(**deep | config)) != digest(small(**deep))
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        {"method": Full()},
+        {"method": Qlora()},
+        {"method": Lora(target_modules=("q_proj", "v_proj"))},
+        {"gradient_checkpointing": False},
+        {"attention": "eager"},
+        {"loss": "standard"},
+        {"micro_batch_size": 1},
+        {"precision": Precision(mixed_precision="bf16")},
+        {"precision": Precision(dtype="fp32")},
+        {"precision": Precision(adapter_dtype="bf16")},
+    ],
+)
+def test_modes_have_keys_of_their_own(setup: Mapping[str, Any]) -> None:
+    assert digest(**setup) != digest()
+
+
+def test_routes_and_quantisations_have_keys_of_their_own() -> None:
+    assert digest(route="cpu") != digest(route="cuda")
+    methods = (Qlora(), Qlora(quant="fp4"), Qlora(double_quant=False))
+    assert len({digest(method=method) for method in methods}) == 3
+
+
+def test_the_order_of_targets_is_no_structure() -> None:
+    one, other = (Lora(target_modules=names) for names in (("q_proj", "v_proj"), ("v_proj", "q_proj")))
+    assert digest(method=one) == digest(method=other)
+
+
+@pytest.mark.parametrize(("length", "masked"), [(4095, False), (4096, True), (4097, True)])
+def test_a_sequence_as_long_as_the_window_needs_a_mask(length: int, masked: bool) -> None:
+    # transformers/masking_utils.py, _ignore_causal_mask_sdpa: no mask only while kv_length < local_attention_size
+    model = resolve_model("mistralai/Mistral-7B-v0.1", online=False)
+    assert model.config["sliding_window"] == 4096
+    key = program_key(model, Workload(sequence_length=length), TrainingSetup(**BASE), "cuda")
+    assert key.structure.windowed is masked
+
+
+def test_a_window_that_no_layer_uses_needs_no_mask() -> None:
+    key = program_key(
+        small(sliding_window=64, layer_types=["full_attention"] * 2),
+        Workload(sequence_length=512),
+        TrainingSetup(**BASE),
+        "cuda",
+    )
+    assert not key.structure.windowed
+
+
+# ------------------------------------------------------------------ refusals
+@pytest.mark.parametrize(
+    ("name", "setup"),
+    [
+        ("--loss liger", {"loss": "liger"}),
+        ("--loop trainer", {"loop": "trainer"}),
+        ("--attention flash_attention_2", {"attention": "flash_attention_2"}),
+        ("--packing", {"packing": True}),
+        ("--padding right", {"padding": "right"}),
+        ("--kbit-preparation", {"kbit_preparation": True}),
+        ("--sharding fsdp", {"sharding": "fsdp"}),
+        ("--offload optimizer", {"offload": "optimizer"}),
+        ("--use-dora", {"method": Lora(use_dora=True)}),
+        ("--lora-dropout", {"method": Lora(lora_dropout=0.1)}),
+        ("--quant int8", {"method": Qlora(quant="int8")}),
+    ],
+)
+def test_an_option_without_a_price_is_refused_by_name(name: str, setup: Mapping[str, Any]) -> None:
+    with pytest.raises(UnsupportedError) as refused:
+        digest(**setup)
+    assert name in refused.value.message
+    assert refused.value.remedy
+
+
+def test_a_task_without_a_price_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedError, match="--task classification"):
+        program_key(SMALL, Workload(task="classification", sequence_length=8), TrainingSetup(**BASE), "cuda")
+
+
+def test_a_sequence_of_one_token_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="no next token"):
+        digest(length=1)
+
+
+def test_a_family_no_program_is_known_for_is_refused_with_those_that_are() -> None:
+    with pytest.raises(NoProgramError) as refused:
+        digest(make_model_spec(model_type="mamba"))
+    assert "mamba" in refused.value.message
+    assert "llama" in str(refused.value.remedy)
+
+
+def test_a_model_without_a_head_is_refused() -> None:
+    with pytest.raises(NoProgramError, match="LlamaModel"):
+        digest(make_model_spec(architecture="LlamaModel"))
