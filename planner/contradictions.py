@@ -120,11 +120,6 @@ def _check_loop(given: Mapping[str, Any]) -> None:
     loop, loss = given.get("loop", "executor"), given.get("loss", "auto")
     if given.get("task", "causal-lm") != "causal-lm":
         return
-    if loop == "executor" and loss == "standard":
-        raise UsageError(
-            "--loss standard with --loop executor: our loop always runs trl's fused loss",
-            remedy="use --loss auto, or price another loop with --loop trainer",
-        )
     if loop != "executor" and loss == "fused":
         raise UsageError(
             f"--loss fused with --loop {loop}: the fused loss is trl's, and that loop does not have it",

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vramplan.planner.attention import choose_attention
 from vramplan.planner.candidate import ResolvedOption
 from vramplan.planner.contradictions import ADAPTER_OPTIONS, QUANT_OPTIONS, check_given, flag_of
 from vramplan.planner.device import Device
@@ -136,7 +137,7 @@ def _resolve(
         micro_batch_size=micro_batch,
         gradient_accumulation_steps=accumulation,
         gradient_checkpointing=pick.take("gradient_checkpointing", True),
-        attention=_attention(pick, device),
+        attention=choose_attention(pick, model, device),
         loss=_loss(pick, loop, workload),
         loop=loop,
         padding=pick.take("padding", "none"),
@@ -212,14 +213,6 @@ def _step(pick: Picker, sequence_length: int) -> tuple[int, int]:
     else:
         pick.settle("sequences_per_step", micro_batch * accumulation, f"{micro_batch} x {accumulation}")
     return micro_batch, accumulation
-
-
-def _attention(pick: Picker, device: Device | None) -> str:
-    attention = str(pick.take("attention", "sdpa"))
-    without = device is not None and (device.kind == "cpu" or device.flash_attention_2 is False)
-    if attention == "flash_attention_2" and device is not None and without:
-        raise UsageError(f"{device.name} has no FlashAttention 2", remedy="use --attention sdpa")
-    return attention
 
 
 def _loss(pick: Picker, loop: str, workload: Workload) -> str:

@@ -61,10 +61,17 @@ def step_peak_bytes(optimizer: Optimizer, trainable: list[Group], route: Route, 
     clip = clip_peak_bytes(trainable, route, quantum_bytes)
     if optimizer == "adamw_torch":
         if route == "cuda":
-            groups = [[g for g in trainable if g.decays is decays] for decays in (True, False)]
-            return max(clip, *(total_bytes(group, quantum_bytes) for group in groups))
+            return max(clip, total_bytes(step_temporaries(optimizer, trainable), quantum_bytes))
         return max(clip, _one_by_one(trainable, quantum_bytes))
     return clip
+
+
+def step_temporaries(optimizer: Optimizer, trainable: list[Group]) -> list[Group]:
+    """The tensors a CUDA step holds at once: foreach's square roots, of one parameter group after the other."""
+    if optimizer != "adamw_torch":
+        return []
+    groups = [[group for group in trainable if group.decays is decays] for decays in (True, False)]
+    return max(groups, key=lambda group: total_bytes(group, 1))
 
 
 def _one_by_one(trainable: list[Group], quantum_bytes: int) -> int:

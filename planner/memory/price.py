@@ -177,7 +177,7 @@ class Pricing:
             before=[*before, *self.buffers, *self.batch],
             optimizer=self.states,
             gradients=self.static.trainable if self.question.accumulating else [],
-            step_peak_bytes=self.step_peak,
+            step_temporaries=optimizer.step_temporaries(self.question.setup.optimizer, self.static.trainable),
             workspace_bytes=outside.workspace_bytes(self.question.device),
             alloc_conf=self.question.setup.alloc_conf,
         )

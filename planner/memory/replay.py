@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vramplan.planner.dims import with_derived
+from vramplan.planner.errors import NoProgramError
 from vramplan.planner.memory import fused_loss
 from vramplan.planner.memory.budget import Component, PhaseName
 from vramplan.planner.programs.program import (
@@ -109,7 +110,16 @@ class Replay:
                 continue
             chosen = dict(block.templates)
             for layer in range(block.first.at(depth), block.last.at(depth) + block.step, block.step):
-                yield block, layer, chosen[self.around[layer]]
+                yield block, layer, self._choose(chosen, layer)
+
+    def _choose(self, chosen: dict[str, int], layer: int) -> int:
+        template = chosen.get(self.around[layer])
+        if template is None:
+            raise NoProgramError(
+                f"layer {layer} stands between layers ({self.around[layer]}) that the memory program never saw",
+                remedy="report this model: its layers are arranged in a way no trace covered",
+            )
+        return template
 
     def run(self) -> Replayed:
         """The peak of each phase."""

@@ -15,7 +15,7 @@ def reserved_bytes(
     before: list[Group],
     optimizer: list[Group],
     gradients: list[Group],
-    step_peak_bytes: int,
+    step_temporaries: list[Group],
     workspace_bytes: int,
     alloc_conf: str,
 ) -> int:
@@ -25,7 +25,7 @@ def reserved_bytes(
         before: tensors that exist before the first step (weights, adapter, batch ...).
         optimizer: states, born at the end of the first step.
         gradients: gradients kept over micro batches; empty when each step has one.
-        step_peak_bytes: what the optimizer step holds beyond those.
+        step_temporaries: what the optimizer step holds beyond those.
         workspace_bytes: cuBLAS's workspace.
     """
     allocator = CachingAllocator(parse_alloc_conf(alloc_conf))
@@ -45,9 +45,8 @@ def reserved_bytes(
                 alive.discard(change.name)
         if step == 0:
             _hold(allocator, "optimizer", optimizer)
-        if step_peak_bytes:
-            allocator.malloc("optimizer step", step_peak_bytes)
-            allocator.free("optimizer step")
+        _hold(allocator, "optimizer step", step_temporaries)
+        _release(allocator, "optimizer step", step_temporaries)
         for name in alive:
             allocator.free(name)
         if gradients:

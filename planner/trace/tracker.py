@@ -230,6 +230,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
 def exact_lifetimes() -> Iterator[None]:
     """Collect garbage once, then keep the collector off, so that frees happen where reference counts put them."""
     gc.collect()
+    gc.freeze()  # what survived is libraries: later collections need not look at it again
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -158,7 +158,6 @@ def test_full_fine_tuning_has_no_adapter_options() -> None:
         ({"dtype": "fp16", "method": "full"}, "fp16 weights cannot be trained"),
         ({"dtype": "fp16", "mixed_precision": "bf16"}, "the two half precisions do not mix"),
         ({"dtype": "bf16", "mixed_precision": "fp16"}, "the two half precisions do not mix"),
-        ({"loss": "standard"}, "our loop always runs trl's fused loss"),
         ({"loss": "fused", "loop": "trainer"}, "that loop does not have it"),
         ({"alloc_conf": "expandable_segment:True"}, "expandable_segment"),
         ({"tokens_per_step": 4096, "gradient_accumulation_steps": 4}, "both set the size of a step"),
