@@ -39,6 +39,8 @@ class Largest(Value):
     model: str | None = None
     """Its id in the catalogue."""
     candidate: Candidate | None = None
+    unpriced: int = 0
+    """Models passed over because they have no price here, so a larger one than the answer may fit."""
 
 
 Price = Callable[[str, str], Candidate]
@@ -62,13 +64,23 @@ def largest(models: Iterable[Sized], methods: Sequence[str], price: Price, avail
 
 
 def _largest_for(method: str, ids: Sequence[str], price: Price) -> Iterator[Largest]:
+    unpriced = 0
     for tried, model in enumerate(ids, start=1):
-        yield Largest(method=method, tried=tried, of=len(ids), done=False)
+        yield Largest(method=method, tried=tried, of=len(ids), done=False, unpriced=unpriced)
         try:
             candidate = price(model, method)
         except VramplanError:
+            unpriced += 1
             continue
         if candidate.verdict == "fits":
-            yield Largest(method=method, tried=tried, of=len(ids), done=True, model=model, candidate=candidate)
+            yield Largest(
+                method=method,
+                tried=tried,
+                of=len(ids),
+                done=True,
+                model=model,
+                candidate=candidate,
+                unpriced=unpriced,
+            )
             return
-    yield Largest(method=method, tried=len(ids), of=len(ids), done=True)
+    yield Largest(method=method, tried=len(ids), of=len(ids), done=True, unpriced=unpriced)

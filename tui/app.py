@@ -3,16 +3,14 @@
 import asyncio
 from contextlib import aclosing
 
-from textual import on, work
+from textual import events, on, work
 from textual.worker import Worker, WorkerState
 
-from vramplan.tui.command_line import plan_command, run_command
 from vramplan.tui.core import Core
 from vramplan.tui.messages import KnobsChanged, ModelChosen, PlanSaved, RunWanted
 from vramplan.tui.navigation import NavigatedApp
 from vramplan.tui.screens.confirm import Confirm
 from vramplan.tui.screens.devices import DevicePicker
-from vramplan.tui.screens.run import RunScreen
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import RunState, State
 from vramplan.tui.text import describe_error
@@ -30,6 +28,7 @@ class VramplanApp(NavigatedApp):
         self.state = State()
 
     async def on_mount(self) -> None:
+        self.begin_capture_print(self, stdout=False)
         await self.push_screen("model")
         self._find_device()
 
@@ -40,13 +39,14 @@ class VramplanApp(NavigatedApp):
             if isinstance(screen, StepScreen) and screen.is_mounted and screen.is_current:
                 screen.show_state(state)
 
-    def command(self) -> str:
-        """The command line that does what the app is set to do."""
-        choice = self.state.choice
-        if choice.model is None:
-            return "vramplan"
-        saved, priced = self.state.saved, self.state.priced
-        return plan_command(choice, saved.path if saved else priced.path if priced else None)
+    def on_print(self, event: events.Print) -> None:
+        """What the core narrates on stderr goes to the notice line."""
+        if event.text.strip():
+            self.narrate(event.text.strip())
+
+    def narrate(self, text: str) -> None:
+        """Say what is being done just now; an empty text when it is done."""
+        self.change(self.state.model_copy(update={"narration": text}))
 
     @work(exclusive=True, exit_on_error=False, group="device")
     async def _find_device(self) -> None:
@@ -75,9 +75,9 @@ class VramplanApp(NavigatedApp):
         try:
             priced = await asyncio.to_thread(self.core.price, self.state.choice)
         except Exception as error:  # whatever it is, the setup has no price and the screen says why
-            self.change(self.state.model_copy(update={"price_error": describe_error(error)}))
+            self.change(self.state.model_copy(update={"price_error": describe_error(error), "narration": ""}))
         else:
-            self.change(self.state.model_copy(update={"priced": priced}))
+            self.change(self.state.model_copy(update={"priced": priced, "narration": ""}))
 
     @on(PlanSaved)
     def _plan_saved(self, event: PlanSaved) -> None:
@@ -131,14 +131,6 @@ class VramplanApp(NavigatedApp):
             await asyncio.to_thread(self.core.named_device, picked) if isinstance(picked, str) else (picked, "")
         )
         self._reprice(self.state.choosing(device=device).model_copy(update={"device_note": note}))
-
-    def action_copy_command(self) -> None:
-        """Put the equivalent command line on the clipboard, and show it."""
-        on_run = isinstance(self.screen, RunScreen) and self.state.saved is not None
-        command = run_command(self.state.saved) if on_run and self.state.saved else self.command()
-        self.copy_to_clipboard(command)
-        if isinstance(self.screen, StepScreen):
-            self.screen.notice.say(f"copied: {command}")
 
     @work(exit_on_error=False, group="quit")
     async def _leave(self) -> None:

@@ -16,7 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_app() -> int:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # Textual reads stdin and draws on stderr.
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         tell("error: the app needs a terminal", "  every screen is a command too: vramplan --help")
         return int(ExitCode.USAGE)
     no_color = os.environ.get("NO_COLOR")

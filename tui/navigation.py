@@ -9,6 +9,7 @@ from textual.app import App, SystemCommand
 from textual.screen import Screen
 
 from vramplan.tui.bindings import ACTIONS, bindings
+from vramplan.tui.command_line import plan_command, run_command
 from vramplan.tui.screens.compare import CompareScreen
 from vramplan.tui.screens.help import Help
 from vramplan.tui.screens.model import ModelScreen
@@ -60,6 +61,22 @@ class NavigatedApp(App[int]):
         else:
             self.screen.set_focus(None)
             self.screen.focus_next()
+
+    def command(self) -> str:
+        """The command line that does what the app is set to do."""
+        choice = self.state.choice
+        if choice.model is None:
+            return "vramplan"
+        saved, priced = self.state.saved, self.state.priced
+        return plan_command(choice, saved.path if saved else priced.path if priced else None)
+
+    def action_copy_command(self) -> None:
+        """Put the equivalent command line on the clipboard, and show it."""
+        on_run = isinstance(self.screen, RunScreen) and self.state.saved is not None
+        command = run_command(self.state.saved) if on_run and self.state.saved else self.command()
+        self.copy_to_clipboard(command)
+        if isinstance(self.screen, StepScreen):
+            self.screen.notice.say(f"copied: {command}")
 
     def action_help(self) -> None:
         """Show the keys."""

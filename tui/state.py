@@ -64,6 +64,8 @@ class State(Value):
     """What has been chosen, priced, saved and run."""
 
     choice: Choice = Choice()
+    narration: str = ""
+    """What the core says it is doing just now (tracing, say)."""
     device_note: str = ""
     """How the device came to be chosen, in words."""
     priced: Priced | None = None

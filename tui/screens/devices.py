@@ -67,7 +67,7 @@ class DevicePicker(ModalScreen[Picked]):
                 self._listed.append(device)
         for profile in self._profiles:
             if all(word in f"{profile.vendor} {profile.name}".lower() for word in words):
-                rows.append((f"{profile.vendor} {profile.name}", "", gib(profile.total_bytes), profile.architecture))
+                rows.append((profile.name, "", gib(profile.total_bytes), profile.architecture))
                 self._listed.append(profile.name)
         self.query_one(RowTable).show(rows)
         self.query_one("#devices-note", Static).update("" if rows else line(f"nothing is called {text}"))

@@ -59,7 +59,7 @@ class ModelScreen(StepScreen):
         if device is None:
             self.workers.cancel_group(self, "largest")
             self.query_one("#tunable-note", Static).update(
-                state.device_note or "d picks a card to see what it can tune"
+                "d picks a card, or this machine's processor, to see what it can tune"
             )
         else:
             self._look_for_largest(self.vramplan.core.largest(device, knobs))
@@ -72,6 +72,7 @@ class ModelScreen(StepScreen):
             self.query_one("#tunable-note", Static).update(note)
             if step.done:
                 self._show_tunable()
+        self.query_one("#tunable-note", Static).update(_passed_over(self._found.values()))
 
     def _show_tunable(self) -> None:
         self.query_one("#tunable", RowTable).show([_tunable_row(name, self._found.get(name)) for name in METHOD_NAMES])
@@ -93,9 +94,15 @@ class ModelScreen(StepScreen):
         self.query_one("#models", RowTable).show(rows)
 
     @on(Input.Submitted, "#query")
-    def _query_entered(self) -> None:
-        if self._listed:
-            self._resolve(self._listed[0], None)
+    def _query_entered(self, event: Input.Submitted) -> None:
+        if event.value.strip():
+            self._take_typed(event.value.strip())
+
+    @work(exclusive=True, exit_on_error=False, group="resolve")
+    async def _take_typed(self, query: str) -> None:
+        """The best match of what is in the box, which the list below may not show yet; else the text itself."""
+        found = await asyncio.to_thread(self.vramplan.core.search_models, query, 1)
+        self._resolve(found[0].id if found else query, None)
 
     @on(RowTable.RowSelected, "#models")
     def _model_selected(self, event: RowTable.RowSelected) -> None:
@@ -111,7 +118,7 @@ class ModelScreen(StepScreen):
         else:
             self.notice.say("no model to take in this row; search for one with /")
 
-    @work(exclusive=True, exit_on_error=False, group="resolve")
+    @work(exclusive=True, exit_on_error=False, group="read")
     async def _resolve(self, text: str, method: str | None) -> None:
         self.notice.say(f"reading {text} ...")
         model = await asyncio.to_thread(self.vramplan.core.resolve_model, text)
@@ -120,7 +127,7 @@ class ModelScreen(StepScreen):
 
     def action_filter(self) -> None:
         """Go to the search box."""
-        self.query_one("#query", Input).focus()
+        self.set_focus(self.query_one("#query"))  # at once: what is typed next belongs to the box
 
     def key_down(self) -> None:
         """From the search box the arrow leads into the list."""
@@ -128,11 +135,17 @@ class ModelScreen(StepScreen):
             self.query_one("#models").focus()
 
 
+def _passed_over(found: Iterable[Largest]) -> str:
+    counts = ", ".join(f"{each.method} {each.unpriced}" for each in found if each.unpriced)
+    return f"larger, but without a price here yet: {counts}" if counts else ""
+
+
 def _tunable_row(method: str, found: Largest | None) -> tuple[str, ...]:
     if found is None:
         return (method, "–", "", "", "")
     if found.candidate is None or found.model is None:
-        return (method, "none in the catalogue fits" if found.done else "...", "", "", "")
+        nothing = "no model has a price here" if found.unpriced == found.of else "none that has a price here fits"
+        return (method, nothing if found.done else "...", "", "", "")
     budget = found.candidate.budget
     params = format_count(found.candidate.total_params)
     return (method, found.model, params, gib(budget.process_bytes), gib(budget.high_process_bytes))

@@ -45,9 +45,10 @@ class StepScreen(Screen[None]):
     def show_state(self, state: State) -> None:
         """Draw what the app knows; called when the screen comes up and whenever the state changes."""
         self.query_one("#model-line", Static).update(line(describe_model(state.choice.model)))
-        device = describe_device(state.choice.device)
-        self.query_one("#device-line", Static).update(line(device))
-        self.notice.end_narration()
+        device = state.choice.device
+        described = state.device_note if device is None and state.device_note else describe_device(device)
+        self.query_one("#device-line", Static).update(line(described))
+        self.notice.narrate(state.narration)
         closed = frozenset(name for name, _ in STEPS if why_not(state, "go", (name,)))
         self.query_one(StepBar).show(closed)
         self.refresh_bindings()
@@ -59,17 +60,7 @@ class StepScreen(Screen[None]):
 
     @on(events.ScreenResume)
     def _come_up(self) -> None:
-        self.begin_capture_print(stdout=False)
         self.show_state(self.vramplan.state)
-
-    @on(events.ScreenSuspend)
-    def _go_under(self) -> None:
-        self.end_capture_print()
-
-    def on_print(self, event: events.Print) -> None:
-        """What the core narrates on stderr (that it traces, say) goes to the notice line."""
-        if event.text.strip():
-            self.notice.narrate(event.text.strip())
 
     @on(Worker.StateChanged)
     def _say_what_failed(self, event: Worker.StateChanged) -> None:

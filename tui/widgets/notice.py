@@ -19,14 +19,10 @@ class Notice(Static):
         self.update(line(text))
 
     def narrate(self, text: str) -> None:
-        """What is being done just now; gone when it is done."""
-        self.say(text)
-        self._narrating = True
-
-    def end_narration(self) -> None:
-        """Nothing is being done any more."""
-        if self._narrating:
-            self.say("")
+        """What is being done just now; an empty text when it is done, which leaves other notes alone."""
+        if text or self._narrating:
+            self.say(text)
+            self._narrating = bool(text)
 
     def fail(self, text: str) -> None:
         """An error: one line, remedy included."""
