@@ -9,8 +9,10 @@ from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.structure import program_key
+from vramplan.planner.methods import Full
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import ProgramKey
+from vramplan.planner.targets import check_targets
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import format_bytes
 from vramplan.planner.workload import Workload
@@ -52,6 +54,8 @@ def estimate(
         )
     question = Question(model, workload, setup, chosen, device)
     key = program_key(model, workload, setup, chosen)
+    if not isinstance(setup.method, Full):
+        check_targets(setup.method.target_modules, model)
     found = programs(key)
     pricing = Pricing(question, found.program)
     budget = pricing.budget(with_tensors=with_tensors)

@@ -6,86 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.programs import KIND, hand_written
 from vramplan.planner.adapters import programs
 from vramplan.planner.errors import NoProgramError
 from vramplan.planner.memory.expand import Change, expand, live_at_peak
 from vramplan.planner.memory.replay import At, Replay, Replayed
-from vramplan.planner.programs.key import Mode, ProgramKey, Structure
-from vramplan.planner.programs.program import (
-    Accumulate,
-    Alloc,
-    Anchor,
-    Block,
-    Free,
-    Program,
-    Ref,
-    Size,
-    neighbourhood,
-)
-
-FIELDS = {"heads": "mha", "aligned_heads": True, "single_row": False, "windowed": False}
-KEY = ProgramKey(
-    structure=Structure(model_type="llama", fields={}, kinds=("a", "a", "a", "a"), **FIELDS),
-    mode=Mode(route="cuda", method="full"),
-)
-
-
-def hand_written() -> Program:
-    """Embed: a mask. Forward, each layer: an activation kept, a temporary. Head: logits. Backward, last layer first:
-    a temporary, a gradient; the activation of the layer goes; the first layer also lets go of the mask.
-
-    With B=2, S=3, h=4: activation 2BSh = 48, temporary BSh = 24, mask S*S = 9, logits 100, gradient 4h = 16.
-    """
-    sizes = (
-        Size(2, ("B", "S", "h")),
-        Size(1, ("B", "S", "h")),
-        Size(1, ("S", "S")),
-        Size(100),
-        Size(4, ("h",)),
-    )
-    forward, backward = "forward.layer", "backward.layer"
-    here = Ref(forward, 0, 0)
-    templates = (
-        (Alloc(2, "activations", 2),),
-        (Alloc(0, "activations", 0), Alloc(1, "temporaries", 1), Free(Ref(forward, 0, 1))),
-        (Alloc(3, "loss", 3),),
-        (Free(Ref("forward.head", None, 0)),),
-        (
-            Alloc(1, "temporaries", 1),
-            Alloc(4, "gradients", 4),
-            Free(here),
-            Free(Ref(backward, 0, 0)),
-            Accumulate(Ref(backward, 0, 1)),
-        ),
-        (
-            Alloc(4, "gradients", 4),
-            Free(here),
-            Accumulate(Ref(backward, 0, 0)),
-            Free(Ref("forward.embed", None, 0)),
-        ),
-    )
-    first, last = Anchor(False, 0), Anchor(True, 0)
-    inner, ends = ("a a a", "a a $"), "^ a a"
-    return Program(
-        key=KEY,
-        versions={"torch": "2.13.0"},
-        radius=1,
-        sizes=sizes,
-        labels=("mlp|aten.mm|(B, S, h)", "mlp|aten.silu|", "model|aten.triu|(S, S)", "lm_head|aten.mm|(100)", ""),
-        templates=templates,
-        blocks=(
-            Block("forward.embed", (("", 0),)),
-            Block("forward.layer", tuple((around, 1) for around in (ends, *inner)), first, last, 1),
-            Block("forward.head", (("", 2),)),
-            Block("backward.head", (("", 3),)),
-            Block("backward.layer", (*((around, 4) for around in inner), (ends, 5)), last, first, -1),
-        ),
-    )
+from vramplan.planner.programs.program import Program, neighbourhood
 
 
 def at(depth: int, *, quantum: int = 1, accumulating: bool = False, **values: int) -> At:
     sizes = {"B": 2, "S": 3, "N": 4, "h": 4, "f": 8, "H": 2, "K": 2, "d": 2, "V": 10, "r": 1, **values}
-    return At(sizes, ("a",) * depth, quantum, accumulating)
+    return At(sizes, (KIND,) * depth, quantum, accumulating)
 
 
 def replayed(where: At) -> Replayed:
@@ -145,7 +76,7 @@ def test_every_allocation_is_rounded_by_itself() -> None:
 
 
 def test_a_layer_the_program_does_not_know_is_not_guessed() -> None:
-    unknown = At(at(3).values, ("a", "b", "a"), 1)
+    unknown = At(at(3).values, (KIND, "other", KIND), 1)
     with pytest.raises(NoProgramError):
         Replay(hand_written(), unknown).run()
 
