@@ -42,12 +42,14 @@ def with_derived(dims: dict[str, int]) -> dict[str, int]:
     """Base variables plus: S+1 and S-1 (shifted labels), S128 and dr (FlashAttention's padding of rows and head_dim),
     S16 and S32 (the memory-efficient kernel's padding of masks and of logsumexp), qkv (rows of a fused projection)."""
     out = dict(dims)
-    length, head_dim = dims["S"], dims["d"]
+    length = dims["S"]
     out["S+1"] = length + 1
     out["S-1"] = length - 1
     out["S128"] = _up(length, 128)
     out["S16"] = _up(length, 16)
     out["S32"] = _up(length, 32)
-    out["dr"] = _up(head_dim, 32) if head_dim <= 128 else _up(head_dim, 64)
-    out["qkv"] = (dims["H"] + 2 * dims["K"]) * head_dim
+    head_dim = dims.get("d")
+    if head_dim is not None:
+        out["dr"] = _up(head_dim, 32) if head_dim <= 128 else _up(head_dim, 64)
+        out["qkv"] = (dims["H"] + 2 * dims["K"]) * head_dim
     return out

@@ -101,13 +101,27 @@ def count_static(model: ModelSpec, setup: TrainingSetup) -> StaticMemory:
 
 
 def is_quantized(weight: Weight, model: ModelSpec) -> bool:
-    """bitsandbytes replaces ``nn.Linear`` weights but the output head's; fused experts are no Linear
-    (transformers/integrations/bitsandbytes.py; quantizers/base.py, get_modules_to_not_convert)."""
-    return weight.module == "linear" and weight.name.endswith(".weight") and not is_head(weight, model)
+    """bitsandbytes replaces ``nn.Linear`` and GPT-2's ``Conv1D`` but the output head's; a subclass of Linear and fused
+    experts stay (transformers/integrations/bitsandbytes.py, replace_with_bnb_linear; quantizers/base.py)."""
+    replaced = weight.module == "linear" or _is_conv1d(weight)
+    return replaced and weight.name.endswith(".weight") and not is_head(weight, model)
+
+
+def is_adaptable(weight: Weight) -> bool:
+    """What LoRA can sit on: ``isinstance(module, (nn.Linear, Conv1D))`` (peft/tuners/tuners_utils.py)."""
+    linear = weight.module in ("linear", "linear_subclass") or _is_conv1d(weight)
+    return linear and weight.name.endswith(".weight")
+
+
+def _is_conv1d(weight: Weight) -> bool:
+    """transformers' Conv1D, a linear stored (in, out); a real convolution has more dimensions."""
+    return weight.module == "conv" and len(weight.shape) == 2
 
 
 def is_head(weight: Weight, model: ModelSpec) -> bool:
     """The output projection onto the vocabulary."""
+    if model.output_embedding is not None:
+        return weight.name == f"{model.output_embedding}.weight"
     return weight.module == "linear" and not weight.layers and weight.shape[0] == model.config.get("vocab_size")
 
 
@@ -134,8 +148,9 @@ def targeted(model: ModelSpec, method: Lora | Qlora) -> Iterator[tuple[int, int,
         UsageError: a target matches nothing.
     """
     for weight in model.weights:
-        if weight.module == "linear" and weight.name.endswith(".weight") and matches(weight, model, method):
-            yield weight.shape[0], weight.shape[1], weight.count
+        if is_adaptable(weight) and matches(weight, model, method):
+            rows, columns = reversed(weight.shape) if _is_conv1d(weight) else weight.shape
+            yield rows, columns, weight.count
     missing = unmatched_targets(model, method.target_modules)
     if missing:
         names = ", ".join(sorted(linear_names(model)))
@@ -153,14 +168,14 @@ def matches(weight: Weight, model: ModelSpec, method: Lora | Qlora) -> bool:
 
 def linear_names(model: ModelSpec) -> set[str]:
     """Last parts of the names of all linears."""
-    return {_leaf(weight.name) for weight in model.weights if weight.module == "linear"}
+    return {_leaf(weight.name) for weight in model.weights if is_adaptable(weight)}
 
 
 def unmatched_targets(model: ModelSpec, targets: Targets) -> list[str]:
     """Targets that name no linear of the model."""
     if targets == "all-linear":
         return []
-    linears = [weight.name for weight in model.weights if weight.module == "linear"]
+    linears = [weight.name for weight in model.weights if is_adaptable(weight)]
     return [target for target in targets if not any(_ends_with(name, target) for name in linears)]
 
 

@@ -43,28 +43,54 @@ MINIMUM_FOLDED_DEPTH = 4
 """Below this every layer is next to an end, so the program is of that very depth."""
 
 
+IRRELEVANT = frozenset(
+    (
+        "architectures",
+        "auto_map",
+        "bos_token_id",
+        "cache_implementation",
+        "decoder_start_token_id",
+        "dtype",
+        "eos_token_id",
+        "id2label",
+        "initializer_range",
+        "label2id",
+        "pad_token_id",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+        "_name_or_path",
+    )
+)
+"""Config fields that change no allocation."""
+
+
 def program_key(model: ModelSpec, workload: Workload, setup: TrainingSetup, route: Route) -> ProgramKey:
     """The key of the program that prices a setup.
 
     Raises:
-        NoProgramError: a family whose sizes are not known to the tracer yet.
+        NoProgramError: a model without a language-model head, or whose layers cannot be told apart.
         UnsupportedError: a mode that is not priced yet.
     """
-    if model.model_type not in LLAMA_SHAPED:
+    if not model.architecture.endswith(("ForCausalLM", "LMHeadModel")):
         raise NoProgramError(
-            f"{model.repo_id}: no memory program for model type {model.model_type} yet",
-            remedy=f"priced today: {', '.join(LLAMA_SHAPED)}",
-        )
-    if not model.architecture.endswith("ForCausalLM"):
-        raise NoProgramError(
-            f"{model.repo_id} is a {model.architecture}: it has no language-model head to train",
+            f"{model.repo_id} is a {model.architecture}, and only causal language models are priced yet",
             remedy="choose a model whose architecture ends in ForCausalLM",
         )
-    return ProgramKey(structure=_structure(model, workload, setup), mode=_mode(setup, workload, route))
+    if workload.sequence_length < 2:
+        raise UnsupportedError(
+            "a sequence of one token has no next token to learn", remedy="--sequence-length 2 or more"
+        )
+    symbolic = model.model_type in LLAMA_SHAPED
+    structure = _structure(model, workload, setup) if symbolic else _own_structure(model, workload, setup)
+    return ProgramKey(structure=structure, mode=_mode(setup, workload, route))
 
 
 def layer_kinds(model: ModelSpec) -> tuple[str, ...]:
-    """The kind of every layer: its attention, and whether it has rotary positions."""
+    """The kind of every layer. For Llama-shaped models its attention, and whether it has rotary positions; for others
+    also which weights it has, which tells dense from mixture-of-experts and attention from state-space layers."""
+    if model.model_type not in LLAMA_SHAPED:
+        return _kinds_by_weights(model)
     config = model.config
     depth = int(config["num_hidden_layers"])
     types = config.get("layer_types") or ["full_attention"] * depth
@@ -74,9 +100,25 @@ def layer_kinds(model: ModelSpec) -> tuple[str, ...]:
     return tuple(kind if has_rope else f"{kind}/nope" for kind, has_rope in zip(types, rope, strict=True))
 
 
+def _kinds_by_weights(model: ModelSpec) -> tuple[str, ...]:
+    depth = 1 + max((max(weight.layers) for weight in model.weights if weight.layers), default=-1)
+    if depth == 0:
+        raise NoProgramError(f"{model.repo_id}: no repeated layers were found in its weights")
+    has: list[list[Any]] = [[] for _ in range(depth)]
+    for weight in model.weights:
+        for layer in weight.layers:
+            has[layer].append((weight.name, weight.shape))
+    letters: dict[tuple[Any, ...], str] = {}
+    kinds = [letters.setdefault(tuple(names), f"k{len(letters)}") for names in has]
+    types = model.config.get("layer_types") or []
+    if len(types) == depth:
+        kinds = [f"{kind}:{attention}" for kind, attention in zip(kinds, types, strict=True)]
+    return tuple(kinds)
+
+
 def replay_values(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict[str, int]:
     """The variables' values: the model's sizes, the batch, and the rank."""
-    values = model_dims(model.config)
+    values = model_dims(model.config) if model.model_type in LLAMA_SHAPED else {}
     batch, length = setup.micro_batch_size, workload.sequence_length
     values["B"], values["S"] = batch, length
     values["N"] = max(1, round(workload.valid_label_fraction * batch * (length - 1)))
@@ -85,15 +127,10 @@ def replay_values(model: ModelSpec, workload: Workload, setup: TrainingSetup) ->
 
 
 def _structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> Structure:
+    """A family whose sizes are variables: one program serves every size of it."""
     config = model.config
-    if workload.sequence_length < 2:
-        raise UnsupportedError(
-            "a sequence of one token has no next token to learn", remedy="--sequence-length 2 or more"
-        )
     dims = model_dims(config)
-    kinds = layer_kinds(model)
-    window = config.get("sliding_window")
-    slides = window is not None and (not config.get("layer_types") or any("sliding" in kind for kind in kinds))
+    slides, windowed = _window(config, workload)
     fields = {name: config.get(name, default) for name, default in STRUCTURAL.items()}
     fields["attn_logit_softcapping"] = fields["attn_logit_softcapping"] is not None
     fields["final_logit_softcapping"] = fields["final_logit_softcapping"] is not None
@@ -101,12 +138,35 @@ def _structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> St
     return Structure(
         model_type=model.model_type,
         fields=fields,
-        kinds=shortest_stack(kinds),
+        kinds=shortest_stack(layer_kinds(model)),
         heads="mha" if dims["K"] == dims["H"] else "mqa" if dims["K"] == 1 else "gqa",
         aligned_heads=dims["d"] % 8 == 0 and dims["d"] <= 256,
         single_row=setup.micro_batch_size == 1,
-        windowed=bool(slides and workload.sequence_length >= int(window or 0)),
+        windowed=windowed,
     )
+
+
+def _own_structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> Structure:
+    """Any other model: its own config, short of most of its layers; batch, sequence and rank are the variables."""
+    kinds = layer_kinds(model)
+    kept = shortest_stack_layers(kinds)
+    return Structure(
+        model_type=model.model_type,
+        fields={},
+        kinds=tuple(kinds[layer] for layer in kept),
+        single_row=setup.micro_batch_size == 1,
+        windowed=_window(model.config, workload)[1],
+        config={name: value for name, value in model.config.items() if name not in IRRELEVANT},
+        kept=kept,
+    )
+
+
+def _window(config: dict[str, Any], workload: Workload) -> tuple[bool, bool]:
+    """Whether layers slide, and whether the sequence reaches their window."""
+    window = config.get("sliding_window")
+    types = config.get("layer_types")
+    slides = isinstance(window, int) and (not types or any("sliding" in str(kind) for kind in types))
+    return slides, bool(slides and workload.sequence_length >= int(window or 0))
 
 
 def _mode(setup: TrainingSetup, workload: Workload, route: Route) -> Mode:
@@ -167,13 +227,23 @@ def shortest_stack(kinds: tuple[str, ...]) -> tuple[str, ...]:
     >>> "".join(shortest_stack(("s", "f") * 8))
     'sfsfsf'
     """
+    return tuple(kinds[layer] for layer in shortest_stack_layers(kinds))
+
+
+def shortest_stack_layers(kinds: tuple[str, ...]) -> tuple[int, ...]:
+    """Which layers of the whole make that stack.
+
+    >>> shortest_stack_layers(("a",) * 32)
+    (0, 1, 2, 3)
+    """
     depth = len(kinds)
     if depth <= MINIMUM_FOLDED_DEPTH:
-        return kinds
+        return tuple(range(depth))
     wanted = {neighbourhood(kinds, layer, 1) for layer in range(depth)}
     for length in range(MINIMUM_FOLDED_DEPTH, depth):
         for head in range(length, 0, -1):
-            stack = kinds[:head] + kinds[depth - (length - head) :] if length > head else kinds[:head]
+            layers = (*range(head), *range(depth - (length - head), depth))
+            stack = tuple(kinds[layer] for layer in layers)
             if wanted <= {neighbourhood(stack, layer, 1) for layer in range(length)}:
-                return stack
-    return kinds
+                return layers
+    return tuple(range(depth))

@@ -43,13 +43,17 @@ class Structure(Value):
     """Structural config fields (hidden_act, tie_word_embeddings, attention_bias ...)."""
     kinds: tuple[str, ...]
     """The kind of each layer, shortened to the shortest stack that shows every neighbourhood of the real one."""
-    heads: Literal["mha", "gqa", "mqa"]
-    aligned_heads: bool
+    heads: Literal["mha", "gqa", "mqa"] | None = None
+    aligned_heads: bool = True
     """head_dim is a multiple of 8 and at most 256: FlashAttention takes it as it is."""
     single_row: bool
     """Micro batch of one: some copies are not made."""
     windowed: bool
     """The sequence is longer than a sliding window, so those layers need a mask."""
+    config: dict[str, Any] | None = None
+    """The whole config, for families whose sizes are not variables: the program is this model's alone."""
+    kept: tuple[int, ...] = ()
+    """Then: which layers of the model make the short stack ``kinds``."""
 
 
 class ProgramKey(Value):

@@ -26,6 +26,8 @@ FIT_SIZES = (
 """Distinct sizes, also when rounded to 16, 32 and 128, so that a byte count names its variables; head_dim a multiple
 of 8, as FlashAttention wants it."""
 HELD_OUT = {"B": 2, "S": 1100, "N": 1403, "h": 1024, "f": 4096, "H": 16, "K": 4, "d": 64, "V": 40001, "r": 16}
+LONGEST_OWN = 500
+"""Longest sequence of a trace at a model's own sizes: learned positions may end at 512."""
 WINDOW = 64
 """Sliding window of a trace that must exceed it; otherwise longer than any sequence."""
 
@@ -57,46 +59,60 @@ def build_program(key: ProgramKey) -> Program:
 
 
 def _build(key: ProgramKey, *, radius: int) -> Program:
-    kinds = key.structure.kinds
+    stack = tuple(range(len(key.structure.kinds)))
     for _ in range(radius - 1):
-        kinds = deeper(kinds)
+        stack = _deeper(key, stack, 1)
     sizes = [_regime(key, each) for each in FIT_SIZES]
-    traces = [record(_case(key, each, kinds)) for each in sizes]
+    traces = [record(_case(key, each, stack)) for each in sizes]
+    kinds = _kinds(key, stack)
     program = fold(key, traces, [with_derived(each) for each in sizes], kinds, traced_versions(), radius=radius)
-    prove(program, _regime(key, HELD_OUT), deeper(kinds, radius))
+    prove(program, _regime(key, HELD_OUT), _deeper(key, stack, radius))
     return program
 
 
-def deeper(kinds: tuple[str, ...], radius: int = 1) -> tuple[str, ...]:
-    """A deeper stack of the same neighbourhoods: a short stretch of it comes two times more, one with a layer of every
-    kind if there is one.
+def _kinds(key: ProgramKey, stack: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(key.structure.kinds[position] for position in stack)
 
-    >>> "".join(deeper(("s", "f", "s", "f", "s", "f")))
-    'sfsfsfsfsf'
+
+def _deeper(key: ProgramKey, stack: tuple[int, ...], radius: int) -> tuple[int, ...]:
+    return tuple(stack[position] for position in deeper(_kinds(key, stack), radius))
+
+
+def deeper(kinds: tuple[str, ...], radius: int = 1) -> tuple[int, ...]:
+    """A deeper stack of the same neighbourhoods, as positions in this one: a short stretch of it comes two times more,
+    one with a layer of every kind if there is one.
+
+    >>> deeper(("s", "f", "s", "f", "s", "f"))
+    (0, 1, 0, 1, 0, 1, 2, 3, 4, 5)
     """
     depth = len(kinds)
+    whole = tuple(range(depth))
     if depth < MINIMUM_FOLDED_DEPTH:
-        return kinds
+        return whole
     known = _neighbourhoods(kinds, radius)
     stretches = [(stop - length, stop) for length in range(1, depth) for stop in range(length, depth)]
     for start, stop in sorted(stretches, key=lambda ends: set(kinds[slice(*ends)]) != set(kinds)):
-        deep = kinds[:stop] + kinds[start:stop] * 2 + kinds[stop:]
-        if _neighbourhoods(deep, radius) == known:
+        deep = whole[:stop] + whole[start:stop] * 2 + whole[stop:]
+        if _neighbourhoods(tuple(kinds[position] for position in deep), radius) == known:
             return deep
-    return kinds
+    return whole
 
 
 def _neighbourhoods(kinds: tuple[str, ...], radius: int) -> set[str]:
     return {neighbourhood(kinds, layer, radius) for layer in range(len(kinds))}
 
 
-def prove(program: Program, sizes: dict[str, int], kinds: tuple[str, ...]) -> None:
+def prove(program: Program, sizes: dict[str, int], stack: tuple[int, ...]) -> None:
     """Every phase's peak and the end of the step equal a trace's, to the byte.
+
+    Args:
+        stack: the layers to trace, as positions in the key's short stack.
 
     Raises:
         ProofError: which phase differs, by how much.
     """
-    trace = record(_case(program.key, sizes, kinds), as_macro=False)
+    trace = record(_case(program.key, sizes, stack), as_macro=False)
+    kinds = _kinds(program.key, stack)
     for quantum in (1, 512):
         replayed = Replay(program, At(sizes, kinds, quantum)).run()
         peaks, end = measure(trace, quantum)
@@ -124,7 +140,12 @@ def measure(trace: Tracker, quantum: int) -> tuple[dict[Any, int], int]:
 
 def _regime(key: ProgramKey, sizes: dict[str, int]) -> dict[str, int]:
     """Trace sizes inside the key's regime."""
-    out = dict(sizes)
+    config = key.structure.config
+    out = dict(sizes) if config is None else {name: sizes[name] for name in ("B", "S", "N", "r")}
+    if config is not None:
+        out["S"] = min(out["S"], LONGEST_OWN)
+        if key.structure.windowed:
+            out["S"] += int(config["sliding_window"])
     if key.structure.single_row:
         out["B"] = 1
         out["N"] = min(out["N"], out["S"] - 27)
@@ -132,20 +153,22 @@ def _regime(key: ProgramKey, sizes: dict[str, int]) -> dict[str, int]:
         out["K"] = out["H"]
     elif key.structure.heads == "mqa":
         out["K"] = 1
-    if not key.structure.aligned_heads:
+    if not key.structure.aligned_heads and config is None:
         out["d"] += 4
     return out
 
 
-def _case(key: ProgramKey, sizes: dict[str, int], kinds: tuple[str, ...]) -> Case:
+def _case(key: ProgramKey, sizes: dict[str, int], stack: tuple[int, ...]) -> Case:
     on_cuda_fused = key.mode.route == "cuda" and key.mode.loss == "fused"
+    structure = key.structure
     return Case(
-        config=trace_config(key, sizes, kinds),
+        config=structure.config or trace_config(key, sizes, _kinds(key, stack)),
         mode=key.mode,
         batch=sizes["B"],
         sequence=sizes["S"],
         rank=sizes["r"],
         num_valid_labels=sizes["N"] if on_cuda_fused else None,
+        kept=tuple(structure.kept[position] for position in stack) if structure.config else (),
     )
 
 

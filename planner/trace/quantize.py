@@ -18,29 +18,41 @@ NESTED_BLOCK_SIZE = 256
 def quantize_skeleton(
     model: nn.Module, *, quant: str, double_quant: bool, compute_dtype: str, skip: tuple[str, ...] = ("lm_head",)
 ) -> nn.Module:
-    """Replace every ``nn.Linear`` but the output head by a ``Linear4bit`` with meta storages.
+    """Replace every ``nn.Linear`` and ``Conv1D`` but the output head by a ``Linear4bit`` with meta storages.
 
     ``skip`` follows transformers' quantizers/base.py: the output embeddings stay as they are.
     """
+    from transformers.pytorch_utils import Conv1D
+
+    dtype = TORCH_DTYPES[compute_dtype]
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if type(child) is nn.Linear and name not in skip:
-                setattr(module, name, _linear_4bit(child, quant, double_quant, TORCH_DTYPES[compute_dtype]))
+            if name in skip:
+                continue
+            if type(child) is nn.Linear:
+                shape = (child.out_features, child.in_features)
+            elif isinstance(child, Conv1D):
+                shape = (child.weight.shape[1], child.weight.shape[0])
+            else:
+                continue
+            setattr(module, name, _linear_4bit(shape, child.bias, quant, double_quant, dtype))
     model.is_loaded_in_4bit = True
     model.is_quantized = True
     return model
 
 
-def _linear_4bit(linear: nn.Linear, quant: str, double_quant: bool, compute_dtype: torch.dtype) -> nn.Module:
+def _linear_4bit(
+    shape: tuple[int, int], bias: nn.Parameter | None, quant: str, double_quant: bool, compute_dtype: torch.dtype
+) -> nn.Module:
     import bitsandbytes as bnb
 
-    rows, columns = linear.out_features, linear.in_features
+    rows, columns = shape
     state = _quant_state((rows, columns), quant, double_quant, compute_dtype)
     with torch.device("meta"):
         quantized: Any = bnb.nn.Linear4bit(
             columns,
             rows,
-            bias=linear.bias is not None,
+            bias=bias is not None,
             compute_dtype=compute_dtype,
             compress_statistics=double_quant,
             quant_type=quant,
@@ -56,8 +68,8 @@ def _linear_4bit(linear: nn.Linear, quant: str, double_quant: bool, compute_dtyp
         module=quantized,
     )
     quantized.quant_state = state
-    if linear.bias is not None:
-        quantized.bias = linear.bias
+    if bias is not None:
+        quantized.bias = bias
     quantized.requires_grad_(False)
     module: nn.Module = quantized
     return module

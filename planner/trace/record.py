@@ -14,6 +14,7 @@ from vramplan.planner.methods import Full, Lora, Method, Qlora
 from vramplan.planner.programs.key import Mode
 from vramplan.planner.trace import attention, loss, quantize, step
 from vramplan.planner.trace.adapters import apply_method
+from vramplan.planner.trace.autocast import cuda_autocast
 from vramplan.planner.trace.segments import following
 from vramplan.planner.trace.skeleton import TORCH_DTYPES, build_skeleton, materialize
 from vramplan.planner.trace.tracker import Tracker, exact_lifetimes
@@ -29,6 +30,8 @@ class Case:
     sequence: int
     rank: int
     num_valid_labels: int | None = None
+    kept: tuple[int, ...] = ()
+    """Layers of the config's stack to keep, where not all."""
 
 
 def method_of(mode: Mode, rank: int) -> Method:
@@ -52,7 +55,7 @@ def build_model(case: Case, *, real: bool = False) -> nn.Module:
     """The wrapped, quantised, checkpointed model of a case, on fake tensors (inside a FakeTensorMode) or real ones."""
     mode = case.mode
     with unset_fake_temporarily():  # modules cannot be moved or cast under a fake mode
-        model = build_skeleton(case.config, dtype=mode.dtype, attention=mode.attention)
+        model = build_skeleton(case.config, dtype=mode.dtype, attention=mode.attention, kept=case.kept)
         if mode.quant is not None:
             quantize.quantize_skeleton(
                 model, quant=mode.quant, double_quant=mode.double_quant, compute_dtype=mode.dtype
@@ -80,6 +83,7 @@ def record(case: Case, *, as_macro: bool = True) -> Tracker:
         stack.enter_context(_eager_masks())
         if mode.route == "cuda":
             stack.enter_context(attention.cuda_kernels())
+            stack.enter_context(cuda_autocast())
         internal = {attention.FLASH_BACKWARD: attention.flash_backward_buffers} if mode.route == "cuda" else {}
         model = build_model(case)
         tracker = Tracker(

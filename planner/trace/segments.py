@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from vramplan.planner.trace.skeleton import find_layers
 from vramplan.planner.trace.tracker import Tracker
 
 WRAPPERS = ("base_model", "base_layer")
@@ -24,17 +25,6 @@ def following(model: nn.Module, tracker: Tracker) -> Iterator[None]:
             handle.remove()
 
 
-def find_layers(model: nn.Module) -> list[nn.Module]:
-    """The repeated blocks: the longest ModuleList whose members hold parameters."""
-    best: list[nn.Module] = []
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) > len(best):
-            members = list(module)
-            if all(next(member.parameters(), None) is not None for member in members):
-                best = members
-    return best
-
-
 class _Follower:
     """The hooks and what they share."""
 
@@ -42,7 +32,7 @@ class _Follower:
         self.model = model
         self.tracker = tracker
         self.where = tracker.where
-        self.layers = find_layers(model)
+        self.layers = list(find_layers(model) or [])
         self.labels = _labels(model)
 
     def attach(self) -> list[Any]:

@@ -1,5 +1,6 @@
 """A real transformers model without its weights: built on the meta device, then given fake or real tensors."""
 
+import copy
 from typing import Any
 
 import torch
@@ -8,13 +9,16 @@ from torch import nn
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def build_skeleton(config: dict[str, Any], *, dtype: str, attention: str = "sdpa") -> nn.Module:
+def build_skeleton(
+    config: dict[str, Any], *, dtype: str, attention: str = "sdpa", kept: tuple[int, ...] = ()
+) -> nn.Module:
     """The causal-LM model of a config on the meta device, dropout as the config says, caches off.
 
     Args:
         config: config.json's fields, ``model_type`` among them.
         dtype: fp32, bf16 or fp16.
         attention: transformers' ``attn_implementation``.
+        kept: the layers to keep, where not all.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
@@ -27,7 +31,43 @@ def build_skeleton(config: dict[str, Any], *, dtype: str, attention: str = "sdpa
             hf_config, dtype=TORCH_DTYPES[dtype], attn_implementation=attention
         )
     model.tie_weights()
+    if kept:
+        _keep_layers(model, kept)
     return model
+
+
+def find_layers(model: nn.Module) -> nn.ModuleList | None:
+    """The stack of blocks: the longest ModuleList that is not inside another (experts are)."""
+    best: nn.ModuleList | None = None
+    inside: list[str] = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or any(name.startswith(f"{outer}.") for outer in inside):
+            continue
+        inside.append(name)
+        has_weights = all(next(member.parameters(), None) is not None for member in module)
+        if has_weights and len(module) > (len(best) if best is not None else 0):
+            best = module
+    return best
+
+
+def _keep_layers(model: nn.Module, kept: tuple[int, ...]) -> None:
+    """Leave only some layers; config lists with an entry a layer follow."""
+    layers = find_layers(model)
+    if layers is None:
+        raise ValueError("the model has no stack of layers")
+    depth = len(layers)
+    chosen: list[nn.Module] = []
+    for position, index in enumerate(kept):
+        again = index in kept[:position]
+        chosen.append(copy.deepcopy(layers[index]) if again else layers[index])
+    del layers[:]
+    layers.extend(chosen)
+    config: Any = model.config
+    text = config.get_text_config()
+    for name, value in list(vars(text).items()):
+        if isinstance(value, (list, tuple)) and len(value) == depth:
+            setattr(text, name, [value[index] for index in kept])
+    text.num_hidden_layers = len(kept)
 
 
 def materialize(model: nn.Module, *, real: bool = False) -> nn.Module:

@@ -18,6 +18,10 @@ PACKING = (2, 64, 64 * 256)
 """Elements per byte of a 4-bit weight, per absmax, and per second-level absmax (bitsandbytes: blocks of 64 and 256)."""
 
 
+LARGEST_CONSTANT = 16384
+"""A dimension above this that does not change with the sizes is a size we failed to name."""
+
+
 class NoSymbolError(Exception):
     """No expression gives these values."""
 
@@ -69,6 +73,8 @@ class Symbols:
                 for coefficient in (1, 2, 3, 4) if degree <= 2 else (1, 2):
                     yield Dim(coefficient, names)
         yield Dim(1, ("S", "S"))
+        if "d" not in atoms:
+            return  # a model whose sizes are numbers
         yield Dim(1, ("d",), 2)  # rotary frequencies
         widths = [("H", "d"), ("K", "d"), *((name,) for name in FUSED_WIDTHS)]
         for one, other in itertools.combinations_with_replacement(widths, 2):
@@ -80,7 +86,7 @@ class Symbols:
 
     def dim(self, seen: tuple[int, ...]) -> Dim:
         """The expression of one dimension."""
-        if len(set(seen)) == 1 and seen[0] <= 16384:
+        if len(set(seen)) == 1 and (seen[0] <= LARGEST_CONSTANT or "d" not in self.values[0]):
             return Dim(seen[0], ())
         found = self._table.get(seen)
         if found is None:
