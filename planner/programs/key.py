@@ -64,5 +64,8 @@ class ProgramKey(Value):
 
     def digest(self) -> str:
         """16 hex digits of the sha256 of the canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        content = self.model_dump(mode="json")
+        if self.structure.config is None:
+            del content["structure"]["config"], content["structure"]["kept"]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
