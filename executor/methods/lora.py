@@ -1,31 +1,12 @@
-"""LoRA: W + (alpha / r) B A on chosen linears (Hu et al., 2021, arXiv:2106.09685), by PEFT."""
+"""LoRA on a loaded model. What a Method means in PEFT's terms is said once, in planner/trace/adapters.py: the step that
+was traced and the step that runs wear the same adapter."""
 
 from typing import Any
 
-from vramplan.executor.torch_dtypes import torch_dtype
 from vramplan.planner.dtypes import FloatDtype
+from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.methods import Lora, Qlora
-
-MAGNITUDE = "lora_magnitude_vector"
-"""DoRA's magnitudes stay fp32 whatever the adapter's dtype: their updates are smaller than bf16 can hold
-(trl/trainer/sft_trainer.py, the cast of adapters on quantised bases)."""
-
-
-def lora_config(method: Lora | Qlora) -> Any:
-    """The ``peft.LoraConfig`` of a planned method; field names are PEFT's own."""
-    from peft import LoraConfig
-
-    targets = method.target_modules
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=method.r,
-        lora_alpha=method.lora_alpha,
-        lora_dropout=method.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        use_rslora=method.use_rslora,
-        use_dora=method.use_dora,
-        bias="none",
-    )
+from vramplan.planner.trace.adapters import cast_adapter, peft_config
 
 
 def attach(model: Any, method: Lora | Qlora) -> Any:
@@ -36,10 +17,8 @@ def attach(model: Any, method: Lora | Qlora) -> Any:
     """
     from peft import get_peft_model
 
-    from vramplan.planner.errors import UnsupportedError
-
     try:
-        return get_peft_model(model, lora_config(method))
+        return get_peft_model(model, peft_config(method))
     except ValueError as error:
         if "arget module" not in str(error):
             raise
@@ -54,10 +33,6 @@ def set_adapter_dtype(model: Any, dtype: FloatDtype) -> None:
 
     PEFT makes fp32 adapters on half-precision bases and trl makes bf16 ones on quantised bases; the plan was priced
     with one dtype, so it is set again after both have run. The values lose at most what trl's cast has already lost,
-    and they are random (A) or zero (B) at that point.
+    and they are random (A) or zero (B) at that point. DoRA's magnitudes stay fp32.
     """
-    import torch
-
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float32 if MAGNITUDE in name else torch_dtype(dtype))
+    cast_adapter(model, dtype)

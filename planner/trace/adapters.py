@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from vramplan.planner.methods import Full, Lora, Method, Qlora
 from vramplan.planner.trace.skeleton import TORCH_DTYPES
+
+MAGNITUDE = "lora_magnitude_vector"
 
 
 def peft_config(method: Method) -> Any | None:
@@ -24,6 +27,7 @@ def peft_config(method: Method) -> Any | None:
         target_modules=targets if isinstance(targets, str) else list(targets),
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
+        bias="none",
     )
 
 
@@ -40,9 +44,9 @@ def apply_method(model: nn.Module, method: Method, *, adapter_dtype: str) -> nn.
 
 
 def cast_adapter(model: nn.Module, adapter_dtype: str) -> None:
-    """Trainable adapter parameters in ``adapter_dtype``. DoRA magnitudes stay fp32, as trl's SFTTrainer leaves them
-    (trl/trainer/sft_trainer.py, the cast after get_peft_model)."""
+    """Trainable adapter parameters in ``adapter_dtype``; DoRA's magnitudes in fp32, because their updates are smaller
+    than bf16 can hold (trl/trainer/sft_trainer.py, the cast after get_peft_model)."""
     dtype = TORCH_DTYPES[adapter_dtype]
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and "lora_magnitude_vector" not in name:
-            parameter.data = parameter.data.to(dtype)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32 if MAGNITUDE in name else dtype)

@@ -57,9 +57,8 @@ def build_model(case: Case, *, real: bool = False) -> nn.Module:
     with unset_fake_temporarily():  # modules cannot be moved or cast under a fake mode
         model = build_skeleton(case.config, dtype=mode.dtype, attention=mode.attention, kept=case.kept)
         if mode.quant is not None:
-            quantize.quantize_skeleton(
-                model, quant=mode.quant, double_quant=mode.double_quant, compute_dtype=mode.dtype
-            )
+            compute = mode.dtype if mode.mixed_precision == "no" else mode.mixed_precision
+            quantize.quantize_skeleton(model, quant=mode.quant, double_quant=mode.double_quant, compute_dtype=compute)
         method = method_of(mode, case.rank)
         model = apply_method(model, method, adapter_dtype=mode.adapter_dtype or mode.dtype)
     materialize(model, real=real)
