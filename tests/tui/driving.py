@@ -21,8 +21,8 @@ def screen_text(app: VramplanApp) -> str:
 class Driver:
     """A person at the keyboard, who waits until the screen shows something."""
 
-    def __init__(self, pilot: Pilot[int], app: VramplanApp) -> None:
-        self.pilot, self.app = pilot, app
+    def __init__(self, pilot: Pilot[int], app: VramplanApp, patience_seconds: float) -> None:
+        self.pilot, self.app, self.patience_seconds = pilot, app, patience_seconds
 
     async def press(self, *keys: str, until: str | Callable[[], bool] = "") -> str:
         """Press keys, wait for a text on the screen (or a condition), return the screen."""
@@ -37,7 +37,7 @@ class Driver:
         """Wait for a text on the screen, or for a condition."""
         wanted = (lambda: until in screen_text(self.app)) if isinstance(until, str) else until
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(self.patience_seconds):
                 while True:
                     await self.pilot.pause()
                     if wanted():
@@ -61,10 +61,12 @@ class Driver:
 
 
 @asynccontextmanager
-async def driving(core: Core, size: tuple[int, int] = (80, 24)) -> AsyncGenerator[Driver, None]:
+async def driving(
+    core: Core, size: tuple[int, int] = (80, 24), patience_seconds: float = PATIENCE_SECONDS
+) -> AsyncGenerator[Driver, None]:
     """The app on a core, with its first screen painted."""
     app = VramplanApp(core)
     async with app.run_test(size=size) as pilot:
-        driver = Driver(pilot, app)
+        driver = Driver(pilot, app, patience_seconds)
         await driver.wait(lambda: driver.step == "model")
         yield driver

@@ -56,8 +56,14 @@ class CompareScreen(StepScreen):
     @work(exclusive=True, exit_on_error=False)
     async def _compare(self, choice: Choice) -> None:
         self.query_one("#headline", Static).update("pricing ...")
-        self._rows = await asyncio.to_thread(self.vramplan.core.compare, choice)
-        self.vramplan.narrate("")
+        try:
+            self._rows = await asyncio.to_thread(self.vramplan.core.compare, choice)
+        except Exception:
+            self._asked, self._rows = None, ()
+            self.query_one("#headline", Static).update("no price")
+            raise
+        finally:
+            self.vramplan.narrate("")
         self.query_one(RowTable).show([_row(row) for row in self._rows])
         self.query_one(RowTable).move_cursor(row=0)
         self._show_row(self.query_one(RowTable).cursor_row)

@@ -9,7 +9,7 @@ from textual.widgets import Static
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cli.render import plain
 from vramplan.planner.memory.budget import MemoryBudget
-from vramplan.planner.units import format_gib
+from vramplan.planner.units import format_bytes, format_gib
 from vramplan.tui.text import cell
 from vramplan.tui.theme import COMPONENTS, VERDICTS
 from vramplan.tui.widgets.budget_bar import peak_lines
@@ -58,7 +58,7 @@ def _budget_rows(table: Table, budget: MemoryBudget) -> None:
         table.add_row(
             Text(glyph, colour),
             line.component.replace("_", " "),
-            format_gib(line.estimate_bytes),
-            Text("" if line.high_bytes == line.estimate_bytes else f"≤{format_gib(line.high_bytes)}", "dim"),
+            format_bytes(line.estimate_bytes),
+            Text("" if line.high_bytes == line.estimate_bytes else f"≤ {format_bytes(line.high_bytes)}", "dim"),
             Text(plain(line.because), "dim"),
         )

@@ -14,6 +14,8 @@ from vramplan.tui.knobs import KNOBS, Knob, in_force, read_typed, shown, turned
 from vramplan.tui.messages import KnobsChanged
 from vramplan.tui.screens.prompt import Prompt
 
+VALUE_WIDTH = 20
+
 
 class KnobList(Widget, can_focus=True):
     """One line a knob; what a person set is marked, the rest is the default's."""
@@ -40,8 +42,9 @@ class KnobList(Widget, can_focus=True):
         value = in_force(knob, self._knobs, self._priced)
         given = getattr(self._knobs, knob.name) is not None
         here = index == self.cursor and self.has_focus
-        text = f"{'›' if here else ' '} {knob.label:<17}{'‹' if knob.values else ' '} {plain(shown(value)):<20}"
-        text += f"{'›' if knob.values else ' '}  {'set' if given else 'default'}"
+        left, right = ("‹", "›") if knob.values else (" ", " ")
+        value_text = f"{left} {_cut(plain(shown(value))):<{VALUE_WIDTH}}{right}"
+        text = f"{'›' if here else ' '} {knob.label:<17}{value_text}  {'set' if given else 'default'}"
         return Content.styled(text, "bold reverse" if here else "" if given else "dim")
 
     def action_cursor_down(self) -> None:
@@ -85,3 +88,8 @@ class KnobList(Widget, can_focus=True):
         self._knobs = self._knobs.model_copy(update={knob.name: value})
         self.refresh()
         self.post_message(KnobsChanged(self._knobs))
+
+
+def _cut(text: str) -> str:
+    """The end of a text too long for its column: of a path that is the part that tells."""
+    return text if len(text) <= VALUE_WIDTH else f"…{text[1 - VALUE_WIDTH :]}"
