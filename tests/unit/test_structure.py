@@ -188,6 +188,23 @@ def test_a_window_that_no_layer_uses_needs_no_mask() -> None:
     assert not key.structure.windowed
 
 
+def test_in_other_families_the_sizes_are_part_of_the_structure() -> None:
+    def other(**config: Any) -> ModelSpec:
+        return make_model_spec(model_type="another", config={**SMALL.config, **config})
+
+    assert digest(other()) == digest(other(), length=77, method=Lora(r=3))
+    assert digest(other()) == digest(other(torch_dtype="float16", bos_token_id=7))
+    assert digest(other()) != digest(other(hidden_size=128))
+
+
+def test_layers_of_other_families_are_told_apart_by_their_weights() -> None:
+    # DeepSeek-V2-Lite: the first layer is dense, the other 26 are mixtures of experts
+    kinds = layer_kinds(resolve_model("deepseek-ai/DeepSeek-V2-Lite", online=False))
+    assert len(kinds) == 27
+    assert kinds[0] not in kinds[1:]
+    assert len(set(kinds[1:])) == 1
+
+
 # ------------------------------------------------------------------ refusals
 @pytest.mark.parametrize(
     ("name", "setup"),
@@ -222,11 +239,10 @@ def test_a_sequence_of_one_token_is_refused() -> None:
         digest(length=1)
 
 
-def test_a_family_no_program_is_known_for_is_refused_with_those_that_are() -> None:
-    with pytest.raises(NoProgramError) as refused:
-        digest(make_model_spec(model_type="mamba"))
-    assert "mamba" in refused.value.message
-    assert "llama" in str(refused.value.remedy)
+def test_a_model_without_repeated_layers_is_refused() -> None:
+    flat = tuple(weight for weight in SMALL.weights if not weight.layers)
+    with pytest.raises(NoProgramError, match="no repeated layers"):
+        digest(make_model_spec(model_type="another", weights=flat))
 
 
 def test_a_model_without_a_head_is_refused() -> None:
