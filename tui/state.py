@@ -24,6 +24,8 @@ class RunState(Value):
     log: tuple[Event, ...] = ()
     report: str | None = None
     failure: str | None = None
+    interrupted: bool = False
+    """The child says that somebody stopped it."""
 
     @property
     def under_way(self) -> bool:
@@ -41,20 +43,20 @@ class RunState(Value):
                 return self._logged(event, measured=(*self.measured, event))
             case Failed():
                 remedy = f" — {event.remedy}" if event.remedy else ""
-                status = "interrupted" if event.interrupted else "failed"
-                return self._logged(event, status=status, failure=event.message + remedy)
+                return self._logged(event, failure=event.message + remedy, interrupted=event.interrupted)
             case Finished():
-                return self._logged(event, status="done", report=event.report)
+                return self._logged(event, report=event.report)
             case _:
                 return self._logged(event)
 
     def ended(self) -> "RunState":
-        """The run once its events have stopped: without a last word from the child, it failed."""
-        if not self.under_way:
-            return self
-        if self.status == "stopping":
+        """The run once the child is gone: without a last word from it, it failed."""
+        if self.report is not None:
+            return self.model_copy(update={"status": "done"})
+        if self.interrupted or (self.status == "stopping" and self.failure is None):
             return self.model_copy(update={"status": "interrupted"})
-        return self.model_copy(update={"status": "failed", "failure": "the training process ended without a report"})
+        failure = self.failure or "the training process ended without a report"
+        return self.model_copy(update={"status": "failed", "failure": failure})
 
     def _logged(self, event: Event, **changed: object) -> "RunState":
         return self.model_copy(update={"log": (*self.log, event), **changed})

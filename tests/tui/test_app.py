@@ -215,8 +215,7 @@ async def test_stopping_asks_and_then_waits_for_the_childs_last_word() -> None:
         await driver.press("n", until="running")
         assert not core.stopped.is_set()
         await driver.press("x", "y", until="stopped as asked")
-        assert driver.app.state.run is not None
-        assert driver.app.state.run.status == "interrupted"
+        await driver.wait(lambda: driver.app.state.run is not None and driver.app.state.run.status == "interrupted")
 
 
 async def test_leaving_during_a_run_asks_first_and_stops_it() -> None:

@@ -112,7 +112,10 @@ def test_choosing_anew_forgets_the_price_and_the_saved_plan() -> None:
 def test_a_run_is_what_its_events_say() -> None:
     run = RunState(saved=SavedPlan(path="p", plan=make_plan()))
     for event in script(steps=3):
+        assert run.under_way
         run = run.after(event)
+    assert run.under_way
+    run = run.ended()
     assert (run.status, run.losses, run.report) == ("done", (3.0, 1.5, 1.0), "runs/fake/report.json")
     nan = Step(time=1.0, step=1, max_steps=2, loss=float("nan"))
     assert RunState(saved=run.saved).after(nan).losses == ()
