@@ -6,8 +6,13 @@ import pytest
 
 from vramplan.executor import demo_assets, demo_cli
 from vramplan.executor.demo_assets import DemoAssets
+from vramplan.planner.adapters.devices import read_cpu
+from vramplan.planner.adapters.models import resolve_model
+from vramplan.planner.adapters.programs import shipped_digests
 from vramplan.planner.cli.main import build_parser, run_command
 from vramplan.planner.errors import ExitCode
+from vramplan.planner.memory.structure import program_key
+from vramplan.planner.resolve import resolve
 
 ASSETS = DemoAssets(model=Path("cache/model"), train=Path("cache/train.jsonl"), held_out=Path("cache/heldout.jsonl"))
 
@@ -64,3 +69,22 @@ def test_without_its_packages_it_names_them_and_the_command(
     assert "the demo needs torch" in error
     assert "pip install 'vramplan[demo]'" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+@pytest.mark.parametrize("gradient_checkpointing", [True, False])
+@pytest.mark.parametrize("micro_batch", [1, 4])
+def test_nothing_the_demo_prices_on_a_processor_needs_tracing(
+    method: str, gradient_checkpointing: bool, micro_batch: int
+) -> None:
+    model = resolve_model("HuggingFaceTB/SmolLM2-135M", online=False)
+    given = {
+        "method": method,
+        "sequence_length": 96,
+        "micro_batch": micro_batch,
+        "gradient_accumulation_steps": 4 // micro_batch,
+        "gradient_checkpointing": gradient_checkpointing,
+    }
+    resolved = resolve(given, model, read_cpu())
+    key = program_key(model, resolved.workload, resolved.setup, "cpu")
+    assert key.digest() in shipped_digests()
