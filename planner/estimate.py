@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from vramplan.planner.adapters.programs import Found, find_program
+from vramplan.planner.adapters.programs import Found, find_program, newer_libraries
 from vramplan.planner.candidate import Candidate, ProgramProvenance, Verdict
 from vramplan.planner.device import Device, Route
 from vramplan.planner.errors import UnsupportedError
@@ -79,7 +79,7 @@ def estimate(
             key=key.digest(),
             origin=found.origin,
             versions=found.program.versions,
-            basis=_basis(chosen),
+            basis=_basis(chosen, newer_libraries(found.program)),
         ),
     )
 
@@ -122,7 +122,12 @@ def _warnings(model: ModelSpec, device: Device | None) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _basis(route: Route) -> str:
+def _basis(route: Route, newer: dict[str, str]) -> str:
     if route == "cpu":
-        return "traced on fake tensors; equal to real CPU steps to the byte"
-    return "traced on fake tensors along CUDA's kernels; unmeasured on a GPU"
+        basis = "traced on fake tensors; equal to real CPU steps to the byte"
+    else:
+        basis = "traced on fake tensors along CUDA's kernels; unmeasured on a GPU"
+    if newer:
+        here = ", ".join(f"{name} {version}" for name, version in sorted(newer.items()))
+        basis += f"; traced with other versions than are installed here ({here})"
+    return basis

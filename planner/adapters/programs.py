@@ -4,6 +4,7 @@ Tracing runs in a child process, because it needs torch and the caller must stay
 """
 
 import contextlib
+import importlib.metadata
 import importlib.resources
 import importlib.util
 import json
@@ -70,9 +71,24 @@ def _known(key: ProgramKey) -> Found | None:
     if shipped is not None:
         return Found(shipped, "shipped")
     try:
-        return Found(load_program(_cache_path(digest).read_text()), "cached")
+        program = load_program(_cache_path(digest).read_text())
     except (OSError, ValueError):
         return None  # absent, damaged, or of another format: traced afresh
+    return None if newer_libraries(program) else Found(program, "cached")
+
+
+def newer_libraries(program: Program) -> dict[str, str]:
+    """Installed libraries whose version is not the one the program was traced with. One that is absent is no
+    difference: nothing can run with it here."""
+    differ = {}
+    for name, traced in program.versions.items():
+        try:
+            installed = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if installed.partition("+")[0] != traced.partition("+")[0]:
+            differ[name] = installed
+    return differ
 
 
 @lru_cache(maxsize=256)

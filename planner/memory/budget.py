@@ -84,3 +84,4 @@ class MemoryBudget(Value):
     held: tuple[BudgetLine, ...]
     """What is still allocated then."""
     peak_tensors: tuple[LiveTensor, ...] = ()
+    """Alive at the highest point of forward and backward, static tensors apart."""

@@ -43,15 +43,15 @@ def state_groups(optimizer: Optimizer, trainable: list[Group], route: Route) -> 
 
 def _eight_bit(trainable: list[Group]) -> list[Group]:
     out = []
-    any_small = False
+    any_eight_bit = False
     for group in trainable:
         if group.numel < EIGHT_BIT_MINIMUM or group.embedding:
             out += [Group(group.numel, 4, group.count)] * 2
         else:
             blocks = -(-group.numel // EIGHT_BIT_BLOCK)
             out += [Group(group.numel, 1, group.count), Group(blocks, 4, group.count)] * 2
-            any_small = True
-    if any_small:
+            any_eight_bit = True
+    if any_eight_bit:
         out += [Group(QUANTILE_MAP_BYTES, 1, 2)]  # qmap1 and qmap2, shared by all parameters
     return out
 

@@ -81,15 +81,25 @@ def program_key(model: ModelSpec, workload: Workload, setup: TrainingSetup, rout
         raise UnsupportedError(
             "a sequence of one token has no next token to learn", remedy="--sequence-length 2 or more"
         )
-    symbolic = model.model_type in LLAMA_SHAPED
-    structure = _structure(model, workload, setup) if symbolic else _own_structure(model, workload, setup)
+    own = not has_named_sizes(model)
+    structure = _own_structure(model, workload, setup) if own else _structure(model, workload, setup)
     return ProgramKey(structure=structure, mode=_mode(setup, workload, route))
+
+
+def has_named_sizes(model: ModelSpec) -> bool:
+    """Whether one program serves every size of the model: a Llama-shaped family, without the rare options that add
+    sizes or operations of their own."""
+    config = model.config
+    rope = config.get("rope_parameters") or {}
+    partial = rope.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    plain = partial in (None, 1, 1.0) and not config.get("attention_dropout") and config.get("pretraining_tp", 1) == 1
+    return model.model_type in LLAMA_SHAPED and plain
 
 
 def layer_kinds(model: ModelSpec) -> tuple[str, ...]:
     """The kind of every layer. For Llama-shaped models its attention, and whether it has rotary positions; for others
     also which weights it has, which tells dense from mixture-of-experts and attention from state-space layers."""
-    if model.model_type not in LLAMA_SHAPED:
+    if not has_named_sizes(model):
         return _kinds_by_weights(model)
     config = model.config
     depth = int(config["num_hidden_layers"])
@@ -118,7 +128,7 @@ def _kinds_by_weights(model: ModelSpec) -> tuple[str, ...]:
 
 def replay_values(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict[str, int]:
     """The variables' values: the model's sizes, the batch, and the rank."""
-    values = model_dims(model.config) if model.model_type in LLAMA_SHAPED else {}
+    values = model_dims(model.config) if has_named_sizes(model) else {}
     batch, length = setup.micro_batch_size, workload.sequence_length
     values["B"], values["S"] = batch, length
     values["N"] = max(1, round(workload.valid_label_fraction * batch * (length - 1)))

@@ -144,8 +144,11 @@ def _regime(key: ProgramKey, sizes: dict[str, int]) -> dict[str, int]:
     out = dict(sizes) if config is None else {name: sizes[name] for name in ("B", "S", "N", "r")}
     if config is not None:
         out["S"] = min(out["S"], LONGEST_OWN)
+        window = config.get("sliding_window")
         if key.structure.windowed:
             out["S"] += int(config["sliding_window"])
+        elif isinstance(window, int) and window <= LONGEST_OWN:
+            out["S"] = window * out["S"] // (LONGEST_OWN + 1)
     if key.structure.single_row:
         out["B"] = 1
         out["N"] = min(out["N"], out["S"] - 27)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vramplan.planner.memory.budget import Component
+from vramplan.planner.memory.structure import MINIMUM_FOLDED_DEPTH
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.programs.program import (
     Accumulate,
@@ -264,4 +265,6 @@ def _anchor(layer: int, depth: int) -> Anchor:
         return Anchor(False, layer)
     if layer > depth - 1 - layer:
         return Anchor(True, depth - 1 - layer)
+    if depth < MINIMUM_FOLDED_DEPTH:
+        return Anchor(False, layer)  # the program is of this very depth
     raise FoldError(f"a stretch of layers ends at layer {layer}, the middle of {depth}: no telling from which end")

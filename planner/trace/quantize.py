@@ -15,19 +15,18 @@ BLOCK_SIZE = 64
 NESTED_BLOCK_SIZE = 256
 
 
-def quantize_skeleton(
-    model: nn.Module, *, quant: str, double_quant: bool, compute_dtype: str, skip: tuple[str, ...] = ("lm_head",)
-) -> nn.Module:
+def quantize_skeleton(model: nn.Module, *, quant: str, double_quant: bool, compute_dtype: str) -> nn.Module:
     """Replace every ``nn.Linear`` and ``Conv1D`` but the output head by a ``Linear4bit`` with meta storages.
 
-    ``skip`` follows transformers' quantizers/base.py: the output embeddings stay as they are.
+    The output embeddings stay as they are, as transformers' quantizers/base.py has it.
     """
     from transformers.pytorch_utils import Conv1D
 
+    head = model.get_output_embeddings()
     dtype = TORCH_DTYPES[compute_dtype]
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if name in skip:
+            if child is head:
                 continue
             if type(child) is nn.Linear:
                 shape = (child.out_features, child.in_features)

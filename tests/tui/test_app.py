@@ -13,7 +13,7 @@ from vramplan.executor.events import Failed
 from vramplan.planner.errors import GatedModelError, NoProgramError, OfflineError
 from vramplan.tui.core import Core
 
-SIZES = [(80, 24), (120, 40)]
+SIZES = [(80, 24), (120, 40), (160, 45)]
 COMMAND = "vramplan plan fake/llama-8b --device auto --method qlora -o runs/fake/plan.json"
 
 
