@@ -25,7 +25,7 @@ class NavigatedApp(App[int]):
     """Six numbered screens; each is made once and kept."""
 
     BINDINGS = bindings("app")
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (110, "-wide")]  # type: ignore[misc]
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (140, "-wide")]  # type: ignore[misc]
     SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
         "model": ModelScreen,
         "setup": SetupScreen,

@@ -27,13 +27,14 @@ class BudgetTable(VerticalScroll, can_focus=True):
 
 
 def headline(candidate: Candidate) -> Text:
-    """``peak 11.61  up to 12.75  headroom 10.49 GiB   fits``"""
+    """``fits   peak 11.61  up to 12.75  headroom 10.49 GiB in backward``"""
     budget = candidate.budget
     word, colour = VERDICTS[candidate.verdict]
-    text = Text(f"peak {format_gib(budget.process_bytes)}  up to {format_gib(budget.high_process_bytes)}")
+    text = Text().append(word, f"bold {colour}").append(f"   peak {format_gib(budget.process_bytes)}")
+    text.append(f"  up to {format_gib(budget.high_process_bytes)}")
     if candidate.headroom_bytes is not None:
         text.append(f"  headroom {format_gib(candidate.headroom_bytes)}")
-    return text.append(f" GiB in {budget.peak_phase.replace('_', ' ')}   ").append(word, f"bold {colour}")
+    return text.append(f" GiB in {budget.peak_phase.replace('_', ' ')}")
 
 
 def _table(candidate: Candidate | None, notes: tuple[str, ...]) -> Table:
