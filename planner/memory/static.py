@@ -22,6 +22,8 @@ NESTED_BLOCK_SIZE = 256
 CODE_BYTES = 16 * 4
 NESTED_CODE_BYTES = 256 * 4
 OFFSET_BYTES = 4
+DORA_MAGNITUDE_BYTES = 4
+"""DoRA's magnitude of each output row stays fp32 (Liu et al., 2024, arXiv:2402.09353; planner/trace/adapters.py)."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def count_static(model: ModelSpec, setup: TrainingSetup) -> StaticMemory:
         for rows, columns, count in targeted(model, method):
             out.adapter.append(Group(method.r * columns, adapter_bytes, count))
             out.adapter.append(Group(rows * method.r, adapter_bytes, count))
+            if method.use_dora:
+                out.adapter.append(Group(rows, DORA_MAGNITUDE_BYTES, count))
         out.trainable = list(out.adapter)
     return out
 

@@ -196,6 +196,7 @@ def _mode(setup: TrainingSetup, workload: Workload, route: Route) -> Mode:
     common |= {
         "target_modules": _sorted_targets(method.target_modules),
         "dropout": method.lora_dropout > 0,
+        "use_dora": method.use_dora,
         "adapter_dtype": precision.adapter_dtype,
     }
     if isinstance(method, Qlora):
@@ -216,12 +217,10 @@ def _refuse_unpriced(setup: TrainingSetup, workload: Workload) -> None:
         f"--loop {setup.loop}": setup.loop != "executor",
         f"--attention {setup.attention}": setup.attention == "flash_attention_2",
         "--packing": setup.packing,
-        "--padding right": setup.padding != "none",
         "--kbit-preparation": setup.kbit_preparation,
         f"--sharding {setup.sharding}": setup.sharding != "none",
         f"--offload {setup.offload}": setup.offload != "none",
-        "--use-dora": getattr(method, "use_dora", False),
-        "--lora-dropout": getattr(method, "lora_dropout", 0.0) > 0,
+        "--use-dora with a quantised base": isinstance(method, Qlora) and method.use_dora,
         "--quant int8": getattr(method, "quant", None) == "int8",
     }
     for option, refused in refusals.items():

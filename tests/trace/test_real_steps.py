@@ -53,10 +53,29 @@ def _real_peaks(key, sizes, kinds):
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_program_gives_the_bytes_of_a_real_step(method, loss, checkpointing):
+    _assert_equal(_key(_mode(method=method, loss=loss, gradient_checkpointing=checkpointing)))
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        {"method": "lora", "dropout": True},
+        {"method": "lora", "use_dora": True},
+        {"method": "qlora", "quant": "nf4", "double_quant": True, "adapter_dtype": "bf16"},
+        {"method": "lora", "target_modules": ("down_proj", "gate_proj", "up_proj"), "gradient_checkpointing": False},
+        {"method": "full", "dtype": "bf16", "attention": "eager"},
+    ],
+    ids=["dropout", "dora", "qlora", "adapters on the MLP alone", "bf16 eager"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_so_do_the_rarer_modes(mode):
+    _assert_equal(_key(_mode(**mode)))
+
+
+def _assert_equal(key):
     from vramplan.planner.memory.replay import At, Replay
     from vramplan.planner.trace.build import build_program
 
-    key = _key(_mode(method=method, loss=loss, gradient_checkpointing=checkpointing))
     program = build_program(key)
     kinds = ("full_attention",) * 6
     sizes = {**SIZES, "N": SIZES["B"] * (SIZES["S"] - 1)}

@@ -213,12 +213,10 @@ def test_layers_of_other_families_are_told_apart_by_their_weights() -> None:
         ("--loop trainer", {"loop": "trainer"}),
         ("--attention flash_attention_2", {"attention": "flash_attention_2"}),
         ("--packing", {"packing": True}),
-        ("--padding right", {"padding": "right"}),
         ("--kbit-preparation", {"kbit_preparation": True}),
         ("--sharding fsdp", {"sharding": "fsdp"}),
         ("--offload optimizer", {"offload": "optimizer"}),
-        ("--use-dora", {"method": Lora(use_dora=True)}),
-        ("--lora-dropout", {"method": Lora(lora_dropout=0.1)}),
+        ("--use-dora with a quantised base", {"method": Qlora(use_dora=True)}),
         ("--quant int8", {"method": Qlora(quant="int8")}),
     ],
 )
