@@ -6,7 +6,6 @@ from typing import Any
 from vramplan.planner.dtypes import FloatDtype
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.methods import Lora, Qlora
-from vramplan.planner.trace.adapters import cast_adapter, peft_config
 
 
 def attach(model: Any, method: Lora | Qlora) -> Any:
@@ -16,6 +15,8 @@ def attach(model: Any, method: Lora | Qlora) -> Any:
         UnsupportedError: a target names no linear of this model.
     """
     from peft import get_peft_model
+
+    from vramplan.planner.trace.adapters import peft_config  # imports torch
 
     try:
         return get_peft_model(model, peft_config(method))
@@ -35,4 +36,6 @@ def set_adapter_dtype(model: Any, dtype: FloatDtype) -> None:
     with one dtype, so it is set again after both have run. The values lose at most what trl's cast has already lost,
     and they are random (A) or zero (B) at that point. DoRA's magnitudes stay fp32.
     """
+    from vramplan.planner.trace.adapters import cast_adapter  # imports torch
+
     cast_adapter(model, dtype)
