@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 
 from rich.text import Text
-from textual import work
+from textual import on, work
 from textual.containers import Vertical
 from textual.widget import Widget
 from textual.widgets import RichLog, Sparkline, Static
@@ -17,7 +17,7 @@ from vramplan.tui.messages import RunWanted
 from vramplan.tui.screens.confirm import Confirm
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import RunState, State
-from vramplan.tui.text import cell
+from vramplan.tui.text import cell, line
 from vramplan.tui.theme import GREEN, VERMILLION, YELLOW
 from vramplan.tui.widgets.live_memory import LiveMemory
 from vramplan.tui.widgets.row_table import RowTable
@@ -35,11 +35,13 @@ class RunScreen(StepScreen):
     def __init__(self) -> None:
         super().__init__()
         self._checked: SavedPlan | None = None
+        self._checks: tuple[Check, ...] = ()
         self._logged = 0
 
     def body(self) -> Iterable[Widget]:
         with Vertical(id="checks-box"):
             yield RowTable("check", "verdict", "found", id="checks")
+            yield Static(id="check", markup=False)
         with Vertical(id="live-box"):
             yield Static(id="run-line", markup=False)
             yield Sparkline([], id="loss")
@@ -69,11 +71,18 @@ class RunScreen(StepScreen):
     async def _may_run(self, saved: SavedPlan) -> bool:
         """Preflight, shown; what blocks is said with its remedy."""
         preflight = await asyncio.to_thread(self.vramplan.core.preflight, saved)
+        self._checks = preflight.checks
         self.query_one(RowTable).show([_row(check) for check in preflight.checks])
         blocking = [check for check in preflight.checks if check.verdict == "blocks"]
         if blocking:
             self.notice.fail("may not run: " + "; ".join(check.remedy or check.found for check in blocking))
         return preflight.go
+
+    @on(RowTable.RowHighlighted, "#checks")
+    def _in_full(self, event: RowTable.RowHighlighted) -> None:
+        """What a row has no room for."""
+        if 0 <= event.cursor_row < len(self._checks):
+            self.query_one("#check", Static).update(line(_found(self._checks[event.cursor_row])))
 
     def _show_run(self, run: RunState) -> None:
         self.query_one("#run-line", Static).update(describe_run(run))
@@ -111,5 +120,8 @@ class RunScreen(StepScreen):
 
 def _row(check: Check) -> tuple[str | Text, ...]:
     word, colour = CHECKS[check.verdict]
-    found = check.found if check.remedy is None else f"{check.found} — {check.remedy}"
-    return (check.name, cell(word, style=f"bold {colour}"), found)
+    return (check.name, cell(word, style=f"bold {colour}"), _found(check))
+
+
+def _found(check: Check) -> str:
+    return check.found if check.remedy is None else f"{check.found} — {check.remedy}"

@@ -5,9 +5,11 @@ from textual.widget import Widget
 
 from vramplan.executor.events import Step
 from vramplan.planner.memory.budget import MemoryBudget
-from vramplan.tui.text import gib
+from vramplan.planner.units import format_bytes
 from vramplan.tui.theme import GREY, SKY, VERMILLION
 from vramplan.tui.widgets.budget_bar import share_cells
+
+LABEL_WIDTH = 53
 
 
 class LiveMemory(Widget):
@@ -41,9 +43,9 @@ class LiveMemory(Widget):
 
 
 def _meter(name: str, now: int | None, estimate: int, high: int, *, width: int) -> Content:
-    label = f"{name:<10}{gib(now):>8} of {gib(estimate)}"
-    label += f" up to {gib(high)} GiB" if high != estimate else " GiB"
-    label = f"{label:<47}"
+    label = f"{name:<10}{'–' if now is None else format_bytes(now):>10} of {format_bytes(estimate)}"
+    label += f" up to {format_bytes(high)}" if high != estimate else ""
+    label = f"{label:<{LABEL_WIDTH}}"
     room = max(4, width - len(label))
     if now is None:
         return Content(label) + Content.styled("not measured", GREY)
