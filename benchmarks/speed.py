@@ -68,6 +68,7 @@ def calls() -> dict[str, Callable[[], Any]]:
     from vramplan.planner.cli.main import build_parser
     from vramplan.planner.cli.options import given_options
     from vramplan.planner.memory import outside
+    from vramplan.planner.memory.optimizer import step_temporaries
     from vramplan.planner.memory.price import Pricing, Question
     from vramplan.planner.memory.replay import Replay
     from vramplan.planner.memory.reserved import reserved_bytes
@@ -89,7 +90,7 @@ def calls() -> dict[str, Callable[[], Any]]:
             ],
             optimizer=pricing.states,
             gradients=static.trainable,
-            step_peak_bytes=pricing.step_peak,
+            step_temporaries=step_temporaries(setup.optimizer, static.trainable),
             workspace_bytes=outside.workspace_bytes(subject.device),
             alloc_conf=setup.alloc_conf,
         )  # fmt: skip

@@ -88,6 +88,8 @@ def judge(budget: MemoryBudget, device: Device | None) -> tuple[Verdict | None, 
     """fits: the high process figure is available; tight: only the estimate is; no: neither."""
     if device is None:
         return None, "no device named"
+    if device.kind == "rocm":
+        return None, "priced along CUDA's kernels; nobody has compared them with ROCm's, so there is no verdict"
     available = device.available_bytes
     high, expected = budget.high_process_bytes, budget.process_bytes
     if high <= available:

@@ -21,7 +21,7 @@ from typing import Any
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.memory.structure import program_key
 from vramplan.planner.methods import Full, Lora, Method, Qlora
-from vramplan.planner.programs.codec import dump_program
+from vramplan.planner.programs.codec import dump_program, load_program
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.training_setup import Precision, TrainingSetup
 from vramplan.planner.workload import Workload
@@ -111,8 +111,8 @@ def check(output: Path, count: int) -> int:
         for offset in range(count):
             digest, (words, key) = keys[(start + offset) % len(keys)]
             name = f"{digest}.json"
-            shipped = archive.read(name).decode() if name in archive.namelist() else None
-            same = shipped == dump_program(build_program(key))
+            shipped = load_program(archive.read(name).decode()) if name in archive.namelist() else None
+            same = shipped == load_program(dump_program(build_program(key)))
             differ += not same
             print(f"{'same' if same else 'DIFFERENT'}  {words}", flush=True)  # noqa: T201
     return differ

@@ -22,9 +22,7 @@ def _key(mode, model_type="llama", tied=False, **structure):
     fields = {"hidden_act": "silu", "tie_word_embeddings": tied, "attention_bias": False, "mlp_bias": False}
     shape = {"heads": "gqa", "aligned_heads": True, "single_row": False, "windowed": False, **structure}
     return ProgramKey(
-        structure=Structure(
-            model_type=model_type, fields=fields, kinds=("full_attention",) * 4, **shape
-        ),
+        structure=Structure(model_type=model_type, fields=fields, kinds=("full_attention",) * 4, **shape),
         mode=mode,
     )
 
