@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from vramplan.planner.trace.weights import build_config
+
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -20,11 +22,10 @@ def build_skeleton(
         attention: transformers' ``attn_implementation``.
         kept: the layers to keep, where not all.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
-    fields = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
-    hf_config = AutoConfig.for_model(config["model_type"], **fields)
+    hf_config = build_config({name: value for name, value in config.items() if name != "architectures"})
     hf_config.use_cache = False
     with torch.device("meta"), no_init_weights():
         model: nn.Module = AutoModelForCausalLM.from_config(

@@ -88,10 +88,20 @@ class Symbols:
         """The expression of one dimension."""
         if len(set(seen)) == 1 and (seen[0] <= LARGEST_CONSTANT or "d" not in self.values[0]):
             return Dim(seen[0], ())
-        found = self._table.get(seen)
+        found = self._table.get(seen) or self._multiple(seen)
         if found is None:
             raise NoSymbolError(f"no product of sizes gives {seen}")
         return found
+
+    def _multiple(self, seen: tuple[int, ...]) -> Dim | None:
+        """A constant times a product of variables: experts a token, state sizes, a square of the sequence."""
+        for degree in (3, 2, 1):
+            for names in itertools.combinations_with_replacement(self.values[0], degree):
+                factors = [Dim(1, names).evaluate(each) for each in self.values]
+                quotients = {n / factor for n, factor in zip(seen, factors, strict=True)}
+                if len(quotients) == 1 and max(factors) > 1 and quotients == {seen[0] // factors[0]}:
+                    return Dim(seen[0] // factors[0], names)
+        return None
 
     def size(self, shapes: Sequence[tuple[int, ...]], itemsize: int, nbytes: tuple[int, ...]) -> tuple[Size, str]:
         """The bytes of a storage as a Size, and its shape as text.
