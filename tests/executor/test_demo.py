@@ -56,3 +56,39 @@ def test_the_weights_are_the_published_models_in_fp32(demo: dict[str, Any]) -> N
 
 def test_what_was_trained_is_an_adapter_in_safetensors(demo: dict[str, Any]) -> None:
     assert {"adapter_config.json", "adapter_model.safetensors"} <= set(demo["adapter_files"])
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
+async def test_the_app_takes_the_demo_model_from_its_choice_to_a_finished_run(
+    demo: dict[str, Any], size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.tui.driving import driving
+    from vramplan.executor.demo_assets import prepare_assets
+    from vramplan.planner.adapters.plan_files import read_report
+    from vramplan.tui.live_core import LiveCore
+
+    assets = prepare_assets(lambda words: None)
+    monkeypatch.chdir(tmp_path)
+    async with driving(LiveCore(), size=size, patience_seconds=600.0) as driver:
+        await driver.press("d", until="here: ")
+        await driver.press("enter", until=lambda: driver.app.state.choice.device is not None)
+        await driver.press("slash")
+        await driver.type(str(assets.model))
+        await driver.press("enter", until="headroom")
+        await driver.press(*["j"] * 6, "enter", until="training file (empty")
+        await driver.type(str(assets.held_out))
+        await driver.press("enter", until=".jsonl ")
+        await driver.press("j", "enter", until="steps (empty")
+        await driver.press("3", "enter", until="headroom")
+        await driver.press("4", until="3 steps")
+        await driver.press("s", until="written: runs/")
+        await driver.press("r", until="ready: r starts the run")
+        await driver.press("r", until="now?")
+        await driver.press("y", until="done: 6 sets the estimate")
+        text = await driver.press("6", until="measured by")
+    run = driver.app.state.run
+    assert run is not None
+    assert run.report is not None
+    report = read_report(Path(run.report))
+    assert (report.status, report.steps) == ("done", 3)
+    assert "done after 3 steps" in text

@@ -106,8 +106,8 @@ def test_eight_bit_adam_holds_what_is_counted():
     from vramplan.planner.memory.optimizer import state_groups
     from vramplan.planner.memory.static import total_bytes
 
-    # overrides are kept by object identity for the whole process, and another test's may have been recycled
-    bnb.optim.GlobalOptimManager.get_instance().pid2config.clear()
+    # overrides are kept by address for the whole process, and one of another test's may point here by now
+    bnb.optim.GlobalOptimManager.get_instance().initialize()
     states, _ = _tracked(lambda model: bnb.optim.AdamW8bit(list(model), lr=1e-3))
     # the two quantile maps are one tensor each, shared by the parameters that point to them
     shared = 2 * 1024 * (sum(1 for shape in SHAPES if len(shape) > 1) - 1)
