@@ -5,10 +5,12 @@ from collections.abc import Callable
 from vramplan.planner.adapters.programs import Found, find_program, newer_libraries
 from vramplan.planner.candidate import Candidate, ProgramProvenance, Verdict
 from vramplan.planner.device import Device, Route
+from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.structure import program_key
+from vramplan.planner.methods import Qlora
 from vramplan.planner.methods import Full
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import ProgramKey
@@ -74,7 +76,7 @@ def estimate(
         available_bytes=available,
         headroom_bytes=None if available is None else available - budget.high_process_bytes,
         runnable=True,
-        warnings=_warnings(model, device),
+        warnings=warnings_of(model, setup, device),
         provenance=ProgramProvenance(
             key=key.digest(),
             origin=found.origin,
@@ -115,8 +117,13 @@ def _holders(device: Device) -> str:
     return "held by " + ", ".join(named)
 
 
-def _warnings(model: ModelSpec, device: Device | None) -> tuple[str, ...]:
+def warnings_of(model: ModelSpec, setup: TrainingSetup, device: Device | None) -> tuple[str, ...]:
+    """What a person should know beside the numbers."""
     out = []
+    experts = sum(weight.numel * weight.count for weight in model.weights if weight.module == "experts")
+    if experts and isinstance(setup.method, Qlora):
+        size = format_bytes(experts * BYTES[setup.precision.dtype])
+        out.append(f"bitsandbytes does not quantise fused experts: {size} of them stay in {setup.precision.dtype}")
     if device is not None and device.route == "cuda":
         out.append("unmeasured on this GPU: the upper figure rests on published runs, not on our own measurement")
     if model.revision is None and model.provenance.source == "catalogue":

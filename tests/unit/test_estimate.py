@@ -17,7 +17,7 @@ from vramplan.planner.adapters.programs import Found, find_program
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.device import Device, DeviceKind, Holder
 from vramplan.planner.errors import ExitCode, NoProgramError, UnsupportedError, UsageError
-from vramplan.planner.estimate import estimate, judge
+from vramplan.planner.estimate import estimate, judge, warnings_of
 from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.structure import program_key
 from vramplan.planner.methods import Full, Lora, Qlora
@@ -174,6 +174,20 @@ def test_a_device_whose_kernels_are_unknown_has_no_figure(kind: DeviceKind) -> N
     with pytest.raises(UnsupportedError, match=kind) as refused:
         priced(make_device(kind=kind))
     assert "--device" in str(refused.value.remedy)
+
+
+def test_rocm_has_figures_and_no_verdict() -> None:
+    candidate = priced(make_device(kind="rocm"))
+    assert candidate.verdict is None
+    assert "ROCm" in candidate.verdict_reason
+
+
+def test_fused_experts_stay_unquantised_and_that_is_said() -> None:
+    # Mixtral 8x7B: 32 layers x 8 experts x 3 matrices of 14336 x 4096 in bf16 = 84 GiB.
+    mixtral = resolve_model("mistralai/Mixtral-8x7B-v0.1", online=False)
+    said = warnings_of(mixtral, TrainingSetup(method=Qlora()), None)
+    assert "bitsandbytes does not quantise fused experts: 84.00 GiB of them stay in bf16" in said
+    assert not any("experts" in words for words in warnings_of(LLAMA, TrainingSetup(method=Qlora()), None))
 
 
 def test_a_wrong_target_is_refused_before_anything_is_traced() -> None:
