@@ -10,8 +10,7 @@ from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.structure import program_key
-from vramplan.planner.methods import Qlora
-from vramplan.planner.methods import Full
+from vramplan.planner.methods import Full, Qlora
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.targets import check_targets
