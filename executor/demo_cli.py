@@ -120,8 +120,8 @@ def summarise(plan_path: Path, *, as_json: bool) -> None:
         return
     show("", learned(report), "", *next_steps(plan_path, report))
     device = read_plan(plan_path).device
-    if device is not None and device.kind == "cuda":
-        show("", "the largest models of the catalogue this GPU could tune, at the defaults (--sequence-length 1024):")
+    if device is not None and device.route is not None:
+        show("", "the largest catalogue models this device could tune, at the defaults (--sequence-length 1024):")
         for line in tunable(device):
             show(line)
 
