@@ -132,7 +132,7 @@ def warnings_of(model: ModelSpec, setup: TrainingSetup, device: Device | None) -
 
 def _basis(route: Route, newer: dict[str, str]) -> str:
     if route == "cpu":
-        basis = "traced on fake tensors; equal to real CPU steps to the byte"
+        basis = "traced on fake tensors; equal to tracked CPU steps to the byte, autograd's own scalars apart"
     else:
         basis = "traced on fake tensors along CUDA's kernels; unmeasured on a GPU"
     if newer:

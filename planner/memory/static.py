@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UsageError
-from vramplan.planner.methods import Full, Lora, Method, Qlora, Targets
+from vramplan.planner.methods import Full, Lora, Qlora, Targets
 from vramplan.planner.model_spec import ModelSpec, Weight
 from vramplan.planner.training_setup import TrainingSetup
 
@@ -201,11 +201,3 @@ def _decays(weight: Weight) -> bool:
 
 def _embeds(weight: Weight) -> bool:
     return weight.module == "embedding"
-
-
-def describe_method(method: Method) -> str:
-    """A method in a few words."""
-    if isinstance(method, Full):
-        return "full"
-    targets = method.target_modules if isinstance(method.target_modules, str) else ",".join(method.target_modules)
-    return f"{method.kind} r={method.r} on {targets}"

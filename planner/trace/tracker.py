@@ -136,10 +136,6 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
 
         return died
 
-    def is_live(self, index: int) -> bool:
-        """Whether that storage still exists."""
-        return index in self._refs
-
     def accumulated(self, parameter: torch.Tensor) -> None:
         """The parameter's gradient has just been accumulated: mark its storage."""
         grad = parameter.grad

@@ -62,7 +62,7 @@ def test_what_was_trained_is_an_adapter_in_safetensors(demo: dict[str, Any]) -> 
 async def test_the_app_takes_the_demo_model_from_its_choice_to_a_finished_run(
     demo: dict[str, Any], size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.tui.driving import driving
+    from tests.tui.driving import driving, train_three_steps
     from vramplan.executor.demo_assets import prepare_assets
     from vramplan.planner.adapters.plan_files import read_report
     from vramplan.tui.live_core import LiveCore
@@ -70,22 +70,7 @@ async def test_the_app_takes_the_demo_model_from_its_choice_to_a_finished_run(
     assets = prepare_assets(lambda words: None)
     monkeypatch.chdir(tmp_path)
     async with driving(LiveCore(), size=size, patience_seconds=600.0) as driver:
-        await driver.press("d", until="here: ")
-        await driver.press("enter", until=lambda: driver.app.state.choice.device is not None)
-        await driver.press("slash")
-        await driver.type(str(assets.model))
-        await driver.press("enter", until="headroom")
-        await driver.press(*["j"] * 6, "enter", until="training file (empty")
-        await driver.type(str(assets.held_out))
-        await driver.press("enter", until=".jsonl ")
-        await driver.press("j", "enter", until="steps (empty")
-        await driver.press("3", "enter", until="headroom")
-        await driver.press("4", until="3 steps")
-        await driver.press("s", until="written: runs/")
-        await driver.press("r", until="ready: r starts the run")
-        await driver.press("r", until="now?")
-        await driver.press("y", until="done: 6 sets the estimate")
-        text = await driver.press("6", until="measured by")
+        text = await train_three_steps(driver, assets.model, assets.held_out)
     run = driver.app.state.run
     assert run is not None
     assert run.report is not None

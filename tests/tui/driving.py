@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from textual.pilot import Pilot
 
@@ -70,3 +71,23 @@ async def driving(
         driver = Driver(pilot, app, patience_seconds)
         await driver.wait(lambda: driver.step == "model")
         yield driver
+
+
+async def train_three_steps(driver: Driver, model: Path, data: Path) -> str:
+    """From the first screen to the report of a finished run, on the first device here; the report's screen."""
+    await driver.press("d", until="here: ")
+    await driver.press("enter", until=lambda: driver.app.state.choice.device is not None)
+    await driver.press("slash")
+    await driver.type(str(model))
+    await driver.press("enter", until="headroom")
+    await driver.press(*["j"] * 6, "enter", until="training file (empty")
+    await driver.type(str(data))
+    await driver.press("enter", until=".jsonl ")
+    await driver.press("j", "enter", until="steps (empty")
+    await driver.press("3", "enter", until="headroom")
+    await driver.press("4", until="3 steps")
+    await driver.press("s", until="written: runs/")
+    await driver.press("r", until="ready: r starts the run")
+    await driver.press("r", until="now?")
+    await driver.press("y", until="done: 6 sets the estimate")
+    return await driver.press("6", until="measured by")

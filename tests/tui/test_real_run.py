@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.executor.factories import make_tiny_llama, prompt_completion_rows, write_jsonl
-from tests.tui.driving import driving
+from tests.tui.driving import driving, train_three_steps
 from vramplan.planner.adapters.plan_files import read_plan, read_report
 
 pytestmark = pytest.mark.train
@@ -19,22 +19,7 @@ async def test_a_tiny_model_from_its_folder_to_the_report(tmp_path: Path, monkey
     data = write_jsonl(tmp_path / "train.jsonl", prompt_completion_rows())
     monkeypatch.chdir(tmp_path)
     async with driving(LiveCore(), patience_seconds=300.0) as driver:
-        await driver.press("d", until="here: ")
-        await driver.press("enter", until=lambda: driver.app.state.choice.device is not None)
-        await driver.press("slash")
-        await driver.type(str(model))
-        await driver.press("enter", until="headroom")
-        await driver.press(*["j"] * 6, "enter", until="training file (empty")
-        await driver.type(str(data))
-        await driver.press("enter", until="train.jsonl ")
-        await driver.press("j", "enter", until="steps (empty")
-        await driver.press("3", "enter", until="headroom")
-        await driver.press("4", until="3 steps")
-        await driver.press("s", until="written: runs/")
-        await driver.press("r", until="ready: r starts the run")
-        await driver.press("r", until="now?")
-        await driver.press("y", until="done: 6 sets the estimate")
-        text = await driver.press("6", until="measured by")
+        text = await train_three_steps(driver, model, data)
     run = driver.app.state.run
     assert run is not None
     assert run.report is not None
