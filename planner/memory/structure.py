@@ -5,10 +5,10 @@ from typing import Any
 from vramplan.planner.device import Route
 from vramplan.planner.dims import model_dims
 from vramplan.planner.errors import NoProgramError, UnsupportedError
-from vramplan.planner.methods import Full, Qlora
+from vramplan.planner.memory.mode import mode_of
+from vramplan.planner.memory.stack import shortest_stack, shortest_stack_layers
 from vramplan.planner.model_spec import ModelSpec
-from vramplan.planner.programs.key import Mode, ProgramKey, Structure
-from vramplan.planner.programs.program import neighbourhood
+from vramplan.planner.programs.key import ProgramKey, Structure
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Workload
 
@@ -38,10 +38,6 @@ STRUCTURAL: dict[str, Any] = {
     "use_bidirectional_attention": None,
 }
 """Config fields that decide which operations run, with transformers' default where a config leaves them out."""
-
-MINIMUM_FOLDED_DEPTH = 4
-"""Below this every layer is next to an end, so the program is of that very depth."""
-
 
 IRRELEVANT = frozenset(
     (
@@ -83,7 +79,7 @@ def program_key(model: ModelSpec, workload: Workload, setup: TrainingSetup, rout
         )
     own = not has_named_sizes(model)
     structure = _own_structure(model, workload, setup) if own else _structure(model, workload, setup)
-    return ProgramKey(structure=structure, mode=_mode(setup, workload, route))
+    return ProgramKey(structure=structure, mode=mode_of(setup, workload, route))
 
 
 def has_named_sizes(model: ModelSpec) -> bool:
@@ -177,82 +173,3 @@ def _window(config: dict[str, Any], workload: Workload) -> tuple[bool, bool]:
     types = config.get("layer_types")
     slides = isinstance(window, int) and (not types or any("sliding" in str(kind) for kind in types))
     return slides, bool(slides and workload.sequence_length >= int(window or 0))
-
-
-def _mode(setup: TrainingSetup, workload: Workload, route: Route) -> Mode:
-    method, precision = setup.method, setup.precision
-    _refuse_unpriced(setup, workload)
-    common: dict[str, Any] = {
-        "route": route,
-        "dtype": precision.dtype,
-        "mixed_precision": precision.mixed_precision,
-        "gradient_checkpointing": setup.gradient_checkpointing,
-        "attention": setup.attention,
-        "loss": setup.loss,
-        "padded": setup.padding != "none",
-    }
-    if isinstance(method, Full):
-        return Mode(method="full", **common)
-    common |= {
-        "target_modules": _sorted_targets(method.target_modules),
-        "dropout": method.lora_dropout > 0,
-        "use_dora": method.use_dora,
-        "adapter_dtype": precision.adapter_dtype,
-    }
-    if isinstance(method, Qlora):
-        return Mode(method="qlora", quant=method.quant, double_quant=method.double_quant, **common)
-    return Mode(method="lora", **common)
-
-
-def _sorted_targets(targets: Any) -> Any:
-    return targets if isinstance(targets, str) else tuple(sorted(targets))
-
-
-def _refuse_unpriced(setup: TrainingSetup, workload: Workload) -> None:
-    """Options that are understood but have no memory program yet, each by name."""
-    method = setup.method
-    refusals = {
-        f"--task {workload.task}": workload.task != "causal-lm",
-        f"--loss {setup.loss}": setup.loss == "liger",
-        f"--loop {setup.loop}": setup.loop != "executor",
-        f"--attention {setup.attention}": setup.attention == "flash_attention_2",
-        "--packing": setup.packing,
-        "--kbit-preparation": setup.kbit_preparation,
-        f"--sharding {setup.sharding}": setup.sharding != "none",
-        f"--offload {setup.offload}": setup.offload != "none",
-        "--use-dora with a quantised base": isinstance(method, Qlora) and method.use_dora,
-        "--quant int8": getattr(method, "quant", None) == "int8",
-    }
-    for option, refused in refusals.items():
-        if refused:
-            raise UnsupportedError(f"{option} is not priced yet", remedy="leave it out to price the setup without it")
-
-
-def shortest_stack(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """The shortest beginning and end of a stack that show every neighbourhood of the whole, at least four layers.
-
-    >>> shortest_stack(("a",) * 32)
-    ('a', 'a', 'a', 'a')
-    >>> "".join(shortest_stack(("s", "f") * 8))
-    'sfsfsf'
-    """
-    return tuple(kinds[layer] for layer in shortest_stack_layers(kinds))
-
-
-def shortest_stack_layers(kinds: tuple[str, ...]) -> tuple[int, ...]:
-    """Which layers of the whole make that stack.
-
-    >>> shortest_stack_layers(("a",) * 32)
-    (0, 1, 2, 3)
-    """
-    depth = len(kinds)
-    if depth <= MINIMUM_FOLDED_DEPTH:
-        return tuple(range(depth))
-    wanted = {neighbourhood(kinds, layer, 1) for layer in range(depth)}
-    for length in range(MINIMUM_FOLDED_DEPTH, depth):
-        for head in range(length, 0, -1):
-            layers = (*range(head), *range(depth - (length - head), depth))
-            stack = tuple(kinds[layer] for layer in layers)
-            if wanted <= {neighbourhood(stack, layer, 1) for layer in range(length)}:
-                return layers
-    return tuple(range(depth))

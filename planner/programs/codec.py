@@ -28,7 +28,7 @@ def dump_program(program: Program) -> str:
     segments = list(dict.fromkeys(block.segment for block in program.blocks))
     out = {
         "format": FORMAT,
-        "key": program.key.model_dump(mode="json"),
+        "key": program.key.model_dump(mode="json", exclude_defaults=True),
         "versions": program.versions,
         "radius": program.radius,
         "segments": segments,

@@ -63,9 +63,8 @@ class ProgramKey(Value):
     mode: Mode
 
     def digest(self) -> str:
-        """16 hex digits of the sha256 of the canonical JSON."""
-        content = self.model_dump(mode="json")
-        if self.structure.config is None:
-            del content["structure"]["config"], content["structure"]["kept"]
+        """16 hex digits of the sha256 of the canonical JSON. Defaults are left out, so that a new axis leaves the
+        programs of its default where they are."""
+        content = self.model_dump(mode="json", exclude_defaults=True)
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

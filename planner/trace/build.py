@@ -9,7 +9,7 @@ from typing import Any
 
 from vramplan.planner.dims import with_derived
 from vramplan.planner.memory.replay import PHASES, At, Replay
-from vramplan.planner.memory.structure import MINIMUM_FOLDED_DEPTH
+from vramplan.planner.memory.stack import MINIMUM_FOLDED_DEPTH
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.programs.program import Program, neighbourhood
 from vramplan.planner.trace.fold import FoldError, canonical, fold

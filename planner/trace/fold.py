@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vramplan.planner.memory.budget import Component
-from vramplan.planner.memory.structure import MINIMUM_FOLDED_DEPTH
+from vramplan.planner.memory.stack import MINIMUM_FOLDED_DEPTH
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.programs.program import (
     Accumulate,

@@ -11,7 +11,8 @@ from tests.fakes import make_model_spec
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.device import Route
 from vramplan.planner.errors import NoProgramError, UnsupportedError
-from vramplan.planner.memory.structure import layer_kinds, program_key, replay_values, shortest_stack
+from vramplan.planner.memory.stack import shortest_stack
+from vramplan.planner.memory.structure import layer_kinds, program_key, replay_values
 from vramplan.planner.methods import Full, Lora, Qlora
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.program import neighbourhood
