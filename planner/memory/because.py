@@ -22,6 +22,7 @@ def reasons(model: ModelSpec, setup: TrainingSetup, static: StaticMemory, states
         "temporaries": "gradients of activations, casts and products in flight",
         "buffers": "rotary frequencies",
         "batch": "token ids, labels and mask of every micro batch of a step, and one fetched ahead",
+        "workspace": "cuBLAS's, one for the forward's thread and one for the backward's, never freed",
     }
 
 

@@ -1,4 +1,5 @@
-"""Device memory PyTorch's allocator does not count: the CUDA context; and what cuBLAS asks it for.
+"""Device memory that is no tensor: the CUDA context, which PyTorch's allocator does not see, and cuBLAS's workspaces,
+which it holds and counts as allocated.
 
 Nothing here was measured by this project on a GPU yet, so each figure is a prior with its source and a range.
 """
@@ -18,7 +19,11 @@ CONTEXT_SOURCE = (
 # (aten/src/ATen/cuda/CublasHandlePool.cpp, getChosenWorkspaceSize)
 WORKSPACE_BYTES = 2 * 4096 * 1024 + 8 * 16 * 1024
 HOPPER_WORKSPACE_BYTES = 32 * MIB
-WORKSPACE_SOURCE = "aten/src/ATen/cuda/CublasHandlePool.cpp; cuBLASLt takes as much again at most"
+# a workspace for each pair of handle and stream, handles belong to threads, and the backward runs in a thread of its
+# own (aten/src/ATen/cuda/CublasHandlePool.cpp; PyTorch's CUDA notes, "cuBLAS workspaces"); cuBLASLt shares them; they
+# are never freed and count in memory_allocated (pytorch/pytorch#95668)
+WORKSPACES = 2
+WORKSPACE_SOURCE = "aten/src/ATen/cuda/CublasHandlePool.cpp: one for the forward's thread, one for the backward's"
 
 # resident set of a worker that has imported torch, transformers, peft and trl, before a model is loaded
 # (this stack on Linux, torch 2.13 CPU build)
@@ -34,7 +39,7 @@ UNMEASURED_SOURCE = (
 
 
 def workspace_bytes(device: Device | None) -> int:
-    """cuBLAS's workspace, taken from PyTorch's allocator at the first matrix product."""
+    """One of cuBLAS's workspaces, taken from PyTorch's allocator at a thread's first matrix product."""
     capability = device.compute_capability if device is not None else None
     return HOPPER_WORKSPACE_BYTES if capability is not None and capability >= (9, 0) else WORKSPACE_BYTES
 

@@ -40,6 +40,7 @@ ORDER: tuple[Component, ...] = (
     "temporaries",
     "buffers",
     "batch",
+    "workspace",
 )
 
 
@@ -95,6 +96,12 @@ class Pricing:
         batches = setup.gradient_accumulation_steps + 1
         return [Group(tokens, 8, BATCH_TENSORS * batches), Group(1, 4, LOOP_SCALARS)]
 
+    @property
+    def workspaces_bytes(self) -> int:
+        """cuBLAS's workspaces: allocated in the first step, kept ever after."""
+        question = self.question
+        return 0 if question.route == "cpu" else outside.WORKSPACES * outside.workspace_bytes(question.device)
+
     # -------------------------------------------------------------- parts
     def base(self, *, gradients: bool) -> dict[Component, int]:
         """Bytes there throughout the step; with the gradients where they are kept."""
@@ -108,6 +115,7 @@ class Pricing:
             "optimizer": total_bytes(self.states, quantum),
             "buffers": total_bytes(self.buffers, quantum),
             "batch": total_bytes(self.batch, quantum),
+            "workspace": self.workspaces_bytes,
         }
         return parts
 
@@ -132,7 +140,7 @@ class Pricing:
         phases = tuple(self._phase(name, parts) for name, parts in self.phase_parts().items())
         peak = max(phases, key=lambda phase: phase.allocated_bytes)
         dynamic_gap = sum(line.high_bytes - line.estimate_bytes for line in peak.lines)
-        reserved = self._reserved(peak.allocated_bytes)
+        reserved = max(peak.allocated_bytes, self._reserved(peak.allocated_bytes))
         high_reserved = reserved + dynamic_gap
         process_lines = self._process_lines(reserved - peak.allocated_bytes)
         held = self.base(gradients=False)
@@ -157,7 +165,7 @@ class Pricing:
         return [self._line(name, parts[name]) for name in ORDER if parts.get(name)]
 
     def _line(self, name: Component, size: int) -> BudgetLine:
-        exact = name in STATIC_COMPONENTS or name == "batch" or self.question.route == "cpu"
+        exact = name in (*STATIC_COMPONENTS, "batch", "workspace") or self.question.route == "cpu"
         gap = 0 if exact else int(size * outside.UNMEASURED_DYNAMIC_FRACTION)
         return BudgetLine(
             component=name,
@@ -165,7 +173,7 @@ class Pricing:
             high_bytes=size + gap,
             bytes_per_param=size / max(1, self.question.model.total_params),
             because=self.because[name],
-            source=None if exact else outside.UNMEASURED_SOURCE,
+            source=outside.WORKSPACE_SOURCE if name == "workspace" else None if exact else outside.UNMEASURED_SOURCE,
         )
 
     def _reserved(self, allocated: int) -> int:
@@ -178,12 +186,12 @@ class Pricing:
             optimizer=self.states,
             gradients=self.static.trainable if self.question.accumulating else [],
             step_temporaries=optimizer.step_temporaries(self.question.setup.optimizer, self.static.trainable),
-            workspace_bytes=outside.workspace_bytes(self.question.device),
+            workspace_bytes=self.workspaces_bytes,
             alloc_conf=self.question.setup.alloc_conf,
         )
 
     def _process_lines(self, over_allocated: int) -> tuple[BudgetLine, ...]:
-        """What the process holds beside tensors. cuBLAS's workspace is inside reserved."""
+        """What the process holds beside what is allocated."""
         estimate, high = outside.context_bytes(self.question.route)
         total_params = max(1, self.question.model.total_params)
 
@@ -199,15 +207,12 @@ class Pricing:
 
         if self.question.route == "cpu":
             return (line("context", estimate, high, "Python and its libraries", outside.CPU_PROCESS_SOURCE),)
-        workspace = outside.workspace_bytes(self.question.device)
-        fragmentation = max(0, over_allocated - workspace)
         return (
             line("context", estimate, high, "CUDA context and loaded kernels", outside.CONTEXT_SOURCE),
-            line("workspace", workspace, 2 * workspace, "cuBLAS's workspace", outside.WORKSPACE_SOURCE),
             line(
                 "fragmentation",
-                fragmentation,
-                fragmentation,
+                over_allocated,
+                over_allocated,
                 f"segments beyond tensors, {self.question.setup.alloc_conf or 'default allocator'}",
                 "the caching allocator replayed over two steps",
             ),

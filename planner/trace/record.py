@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from vramplan.planner.methods import Full, Lora, Method, Qlora
 from vramplan.planner.programs.key import Mode
-from vramplan.planner.trace import attention, loss, quantize, step
+from vramplan.planner.trace import attention, loss, plain_loop, quantize, step
 from vramplan.planner.trace.adapters import apply_method
 from vramplan.planner.trace.autocast import cuda_autocast
 from vramplan.planner.trace.segments import following
@@ -69,7 +69,9 @@ def build_model(case: Case, *, real: bool = False) -> nn.Module:
             model.enable_input_require_grads()
     if mode.loss == "fused":
         loss.add_fused_head(model)
-    if mode.mixed_precision != "no":
+    if mode.loop == "trainer":
+        model.config.use_cache = False  # TrainingArguments.use_cache
+    if mode.mixed_precision != "no" and mode.loop != "plain":
         loss.add_autocast(model, TORCH_DTYPES[mode.mixed_precision])
     return model
 
@@ -100,13 +102,18 @@ def record(case: Case, *, as_macro: bool = True) -> Tracker:
 def run_tracked(model: nn.Module, case: Case, tracker: Tracker, *, real: bool = False) -> None:
     """Run one micro step of ``model`` under ``tracker``, its static tensors declared first."""
     declare_static(model, tracker)
-    batch = step.language_batch(case.batch, case.sequence, real=real, vocab_size=case.config["vocab_size"])
+    batch = step.language_batch(
+        case.batch, case.sequence, real=real, vocab_size=case.config["vocab_size"], padded=case.mode.padded
+    )
     for tensor in batch.values():
         tracker.see(tensor, tag="batch")
     num_items = step.count_items([batch])
     tracker.see(num_items, tag="batch")
 
     def mark(name: str) -> None:
+        if name == plain_loop.AFTER_ANOTHER:
+            tracker.carry()
+            return
         tracker.where.name, tracker.where.layer = {
             "forward": ("forward.embed", None),
             "backward": ("backward.head", None),
@@ -116,9 +123,18 @@ def run_tracked(model: nn.Module, case: Case, tracker: Tracker, *, real: bool = 
         stack.enter_context(following(model, tracker))
         stack.enter_context(exact_lifetimes())
         with tracker:
-            held = step.micro_step(model, batch, num_items, case.mode.loss, mark)
+            held = _run_loop(model, case.mode, batch, num_items, mark)
         tracker.events = list(tracker.events)  # deaths after this point are not part of the step
         del held
+
+
+def _run_loop(model: nn.Module, mode: Mode, batch: step.Batch, num_items: Any, mark: step.Mark) -> Any:
+    """The step as the mode's loop performs it; what that loop holds at its end."""
+    if mode.loop == "plain":
+        autocast = None if mode.mixed_precision == "no" else TORCH_DTYPES[mode.mixed_precision]
+        return plain_loop.two_steps(model, batch, autocast=autocast, scaled=mode.mixed_precision == "fp16", mark=mark)
+    loss_name = "trainer" if mode.loop == "trainer" else mode.loss
+    return step.micro_step(model, batch, num_items, loss_name, mark)
 
 
 def declare_static(model: nn.Module, tracker: Tracker) -> None:

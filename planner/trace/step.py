@@ -39,9 +39,19 @@ def _standard_loss(model: nn.Module, inputs: dict[str, Any], num_items: torch.Te
     return loss * 1
 
 
+def _trainer_loss(model: nn.Module, inputs: dict[str, Any], num_items: torch.Tensor) -> torch.Tensor:
+    """The same in a stock Trainer, which turns the cache off in the config (transformers/trainer.py, __init__) and
+    scales the loss in place."""
+    outputs = model(**{**inputs, "num_items_in_batch": num_items})
+    loss: torch.Tensor = outputs["loss"]
+    loss *= 1
+    return loss
+
+
 LOSSES: dict[str, Callable[[nn.Module, dict[str, Any], torch.Tensor], torch.Tensor]] = {
     "fused": _sft_loss,
     "standard": _standard_loss,
+    "trainer": _trainer_loss,
 }
 
 
@@ -97,10 +107,16 @@ def training_step(
     return optimizer_step(model, optimizer, max_grad_norm=max_grad_norm, mark=mark)
 
 
-def language_batch(batch_size: int, sequence_length: int, *, real: bool = False, vocab_size: int = 100) -> Batch:
-    """Token ids, labels and an attention mask of ones, as TRL's collator always sends them; int64 (B, S)."""
+def language_batch(
+    batch_size: int, sequence_length: int, *, real: bool = False, vocab_size: int = 100, padded: bool = False
+) -> Batch:
+    """Token ids, labels and an attention mask, as TRL's collator always sends them; int64 (B, S). The mask is ones, but
+    for the end of the first row when real and padded."""
     shape = (batch_size, sequence_length)
     if real:
         ids = torch.randint(3, vocab_size, shape)
-        return {"input_ids": ids, "labels": ids.clone(), "attention_mask": torch.ones_like(ids)}
+        mask = torch.ones_like(ids)
+        if padded:
+            mask[0, -1] = 0
+        return {"input_ids": ids, "labels": ids.clone(), "attention_mask": mask}
     return {name: torch.empty(shape, dtype=torch.long) for name in ("input_ids", "labels", "attention_mask")}
