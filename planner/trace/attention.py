@@ -1,21 +1,24 @@
 """Scaled-dot-product attention routed as a CUDA build of PyTorch would, on tensors that are not on a GPU.
 
 Which kernel runs decides what is saved for the backward, and with it most of the activations:
+where cuDNN comes first (Hopper and data-centre Blackwell, cuDNN above 9.15): half precision, head_dim a multiple of 8
+up to 256 -> cuDNN, with or without a mask;
 no mask, half precision, head_dim <= 256 -> FlashAttention (saves q, k, v, out, logsumexp);
 otherwise the memory-efficient kernel (mask expanded, keys and values repeated for GQA, mask rows padded to 16);
-otherwise the math path. Sources: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (priority and conditions) and
-transformers/attention.cpp (pre-processing: pad_bias, repeat_interleave, head_dim padding).
+otherwise the math path. Sources: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (priority and conditions,
+check_prefer_cudnn_attention) and transformers/attention.cpp (pre-processing: pad_bias, repeat_interleave, head_dim
+padding). What the kernels allocate inside: kernel_buffers.py.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 aten = torch.ops.aten
-FLASH_BACKWARD = aten._scaled_dot_product_flash_attention_backward.default
+LARGEST_CUDNN_HEAD = 256
 
 
 def cuda_sdpa(
@@ -27,6 +30,8 @@ def cuda_sdpa(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    *,
+    cudnn_first: bool = False,
 ) -> torch.Tensor:
     """``F.scaled_dot_product_attention`` as CUDA dispatches it. Shapes (B, heads, S, head_dim)."""
     if torch.is_autocast_enabled("cpu"):
@@ -35,6 +40,8 @@ def cuda_sdpa(
     half = query.dtype in (torch.bfloat16, torch.float16)
     head_dim = query.shape[-1]
     same_head_dim = head_dim == key.shape[-1] == value.shape[-1]
+    if cudnn_first and half and all(t.shape[-1] % 8 == 0 and t.shape[-1] <= LARGEST_CUDNN_HEAD for t in (query, value)):
+        return _cudnn(query, key, value, attn_mask, dropout_p, is_causal, scale)
     if attn_mask is None and half and same_head_dim and head_dim <= 256:
         return _flash(query, key, value, dropout_p, is_causal, scale)
     if enable_gqa:
@@ -58,6 +65,28 @@ def _flash(
     return out[..., :head_dim] if padding else out
 
 
+def _cudnn(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+) -> torch.Tensor:
+    return aten._scaled_dot_product_cudnn_attention(
+        query,
+        key,
+        value,
+        _as_bias(attn_mask, query),
+        _saves(query, key, value),
+        dropout_p,
+        is_causal,
+        False,
+        scale=scale,
+    )[0]
+
+
 def _efficient(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -67,36 +96,28 @@ def _efficient(
     is_causal: bool,
     scale: float | None,
 ) -> torch.Tensor:
+    attn_mask = _as_bias(attn_mask, query)
     if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            zero = torch.zeros((), dtype=query.dtype, device=query.device)
-            low = torch.full((), float("-inf"), dtype=query.dtype, device=query.device)
-            attn_mask = torch.where(attn_mask, zero, low)
         length = attn_mask.shape[-1]
         if length % 16:
             attn_mask = F.pad(attn_mask, (0, -length % 16))[..., :length]
         attn_mask = attn_mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-    saves = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     return aten._scaled_dot_product_efficient_attention(
-        query, key, value, attn_mask, saves, dropout_p, is_causal, scale=scale
+        query, key, value, attn_mask, _saves(query, key, value), dropout_p, is_causal, scale=scale
     )[0]
 
 
-def flash_backward_buffers(*args: Any) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    """Buffers inside FlashAttention-2's backward: softmax_d and dq_accum in fp32, rows padded to 128 and head_dim to
-    32 (64 above 128); for grouped-query attention dk and dv expanded to all heads.
-    Source: flash-attention csrc/flash_attn/flash_api.cpp, mha_bwd."""
-    query, key = args[1], args[2]
-    batch, heads, length, head_dim = query.shape
-    rows = -(-length // 128) * 128
-    columns = -(-head_dim // 32) * 32 if head_dim <= 128 else -(-head_dim // 64) * 64
-    buffers: list[tuple[tuple[int, ...], torch.dtype]] = [
-        ((batch, heads, rows), torch.float32),
-        ((batch, heads, rows, columns), torch.float32),
-    ]
-    if key.shape[1] != heads:
-        buffers += [((batch, length, heads, head_dim), query.dtype)] * 2
-    return buffers
+def _as_bias(attn_mask: torch.Tensor | None, query: torch.Tensor) -> torch.Tensor | None:
+    """A boolean mask as what is added to the scores (convert_boolean_attn_mask)."""
+    if attn_mask is None or attn_mask.dtype != torch.bool:
+        return attn_mask
+    zero = torch.zeros((), dtype=query.dtype, device=query.device)
+    low = torch.full((), float("-inf"), dtype=query.dtype, device=query.device)
+    return torch.where(attn_mask, zero, low)
+
+
+def _saves(*tensors: torch.Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _cuda_dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
@@ -108,10 +129,11 @@ def _cuda_dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, in
 
 
 @contextmanager
-def cuda_kernels() -> Iterator[None]:
+def cuda_kernels(*, cudnn_first: bool = False) -> Iterator[None]:
     """Attention and dropout take CUDA's paths inside."""
     sdpa, dropout = F.scaled_dot_product_attention, F.dropout
-    F.scaled_dot_product_attention, F.dropout = cuda_sdpa, _cuda_dropout
+    F.scaled_dot_product_attention = partial(cuda_sdpa, cudnn_first=cudnn_first)
+    F.dropout = _cuda_dropout
     try:
         yield
     finally:

@@ -4,20 +4,24 @@ Segments: forward.embed, forward.layer[i], forward.head, backward.head, backward
 """
 
 import contextlib
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from vramplan.planner.methods import Full, Lora, Method, Qlora
+from vramplan.planner.methods import Method, trains_base
 from vramplan.planner.programs.key import Mode
 from vramplan.planner.trace import attention, loss, plain_loop, quantize, step
 from vramplan.planner.trace.adapters import apply_method
 from vramplan.planner.trace.autocast import cuda_autocast
+from vramplan.planner.trace.kernel_buffers import CUDA_BUFFERS
 from vramplan.planner.trace.segments import following
 from vramplan.planner.trace.skeleton import TORCH_DTYPES, build_skeleton, materialize
 from vramplan.planner.trace.tracker import Tracker, exact_lifetimes
+
+
+_KINDS: dict[str, Any] = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(Method)[0])}
 
 
 @dataclass(frozen=True)
@@ -32,23 +36,31 @@ class Case:
     num_valid_labels: int | None = None
     kept: tuple[int, ...] = ()
     """Layers of the config's stack to keep, where not all."""
+    method_sizes: dict[str, int] = field(default_factory=dict)
+    """The method's own variables (planner/dims.py): virtual tokens, bottleneck ..."""
 
 
-def method_of(mode: Mode, rank: int) -> Method:
-    """The method a mode stands for, at a rank."""
-    if mode.method == "full":
-        return Full()
+def method_of(mode: Mode, rank: int, sizes: dict[str, int]) -> Method:
+    """The method a mode stands for, at a rank and the method's other sizes."""
     fields: dict[str, Any] = {
+        "kind": mode.method,
         "r": rank,
         "lora_alpha": 2 * rank,
         "lora_dropout": 0.1 if mode.dropout else 0.0,
         "target_modules": mode.target_modules,
         "use_dora": mode.use_dora,
+        "quant": mode.quant,
+        "double_quant": mode.double_quant,
+        "feedforward_modules": mode.feedforward_modules,
+        "adapter_kind": mode.adapter_kind,
+        "non_linearity": mode.non_linearity,
+        "encoder_reparameterization_type": mode.encoder,
+        "num_virtual_tokens": sizes.get("P"),
+        "bottleneck_size": sizes.get("b"),
+        "encoder_hidden_size": sizes.get("e"),
     }
-    if mode.method == "lora":
-        return Lora(**fields)
-    assert mode.quant is not None
-    return Qlora(**fields, quant=mode.quant, double_quant=mode.double_quant)
+    kind = _KINDS[mode.method]
+    return kind(**{name: value for name, value in fields.items() if name in kind.model_fields})
 
 
 def build_model(case: Case, *, real: bool = False) -> nn.Module:
@@ -56,21 +68,21 @@ def build_model(case: Case, *, real: bool = False) -> nn.Module:
     mode = case.mode
     with unset_fake_temporarily():  # modules cannot be moved or cast under a fake mode
         model = build_skeleton(case.config, dtype=mode.dtype, attention=mode.attention, kept=case.kept)
+        # Trainer turns the cache off (TrainingArguments.use_cache); by hand it stays as the model has it
+        model.config.get_text_config().use_cache = mode.loop == "plain"
         if mode.quant is not None:
             compute = mode.dtype if mode.mixed_precision == "no" else mode.mixed_precision
             quantize.quantize_skeleton(model, quant=mode.quant, double_quant=mode.double_quant, compute_dtype=compute)
-        method = method_of(mode, case.rank)
+        method = method_of(mode, case.rank, case.method_sizes)
         model = apply_method(model, method, adapter_dtype=mode.adapter_dtype or mode.dtype)
     materialize(model, real=real)
     model.train()
     if mode.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if mode.method != "full":
+        if not trains_base(method):
             model.enable_input_require_grads()
     if mode.loss == "fused":
         loss.add_fused_head(model)
-    if mode.loop == "trainer":
-        model.config.use_cache = False  # TrainingArguments.use_cache
     if mode.mixed_precision != "no" and mode.loop != "plain":
         loss.add_autocast(model, TORCH_DTYPES[mode.mixed_precision])
     return model
@@ -85,7 +97,7 @@ def record(case: Case, *, as_macro: bool = True) -> Tracker:
         if mode.route == "cuda":
             stack.enter_context(attention.cuda_kernels())
             stack.enter_context(cuda_autocast())
-        internal = {attention.FLASH_BACKWARD: attention.flash_backward_buffers} if mode.route == "cuda" else {}
+        internal = CUDA_BUFFERS if mode.route == "cuda" else {}
         model = build_model(case)
         tracker = Tracker(
             num_valid_labels=case.num_valid_labels,
