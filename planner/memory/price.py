@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vramplan.planner.device import Device, Route
-from vramplan.planner.memory import optimizer, outside
+from vramplan.planner.memory import loop, optimizer, outside
 from vramplan.planner.memory.because import reasons
 from vramplan.planner.memory.budget import (
     STATIC_COMPONENTS,
@@ -25,10 +25,6 @@ from vramplan.planner.workload import Workload
 
 CUDA_QUANTUM_BYTES = 512
 """kMinBlockSize, c10/core/AllocatorConfig.h. The CPU's allocator gives what is asked."""
-BATCH_TENSORS = 3
-"""input_ids, labels, attention_mask: int64 (B, S), as TRL's collator sends them."""
-LOOP_SCALARS = 4
-"""The loop's running loss, this step's, the gradient norm and the label count (transformers/trainer.py)."""
 ORDER: tuple[Component, ...] = (
     "weights",
     "quantization_state",
@@ -64,9 +60,9 @@ class Question:
 
 
 class Pricing:
-    """One question answered with one program; ``budget()`` is the answer."""
+    """One question answered with one program; ``budget()`` is the answer. ``replayed``: where that is known already."""
 
-    def __init__(self, question: Question, program: Program) -> None:
+    def __init__(self, question: Question, program: Program, replayed: Replayed | None = None) -> None:
         self.question = question
         quantum = question.quantum_bytes
         self.static: StaticMemory = count_static(question.model, question.setup)
@@ -83,18 +79,10 @@ class Pricing:
                 question.accumulating,
             ),
         )
-        self.replayed: Replayed = self.replay.run()
+        self.replayed = self.replay.run() if replayed is None else replayed
         self.buffers = [Group(self.replay.sizes[size], 1, 1) for size, _ in program.buffers]
-        self.batch = self._batch()
+        self.batch = loop.batch_groups(question.setup, question.workload)
         self.because = reasons(question.model, question.setup, self.static, self.states)
-
-    def _batch(self) -> list[Group]:
-        """Every micro batch of the step is fetched at its start, and one ahead (Trainer.get_batch_samples;
-        accelerate/data_loader.py)."""
-        setup = self.question.setup
-        tokens = setup.micro_batch_size * self.question.workload.sequence_length
-        batches = setup.gradient_accumulation_steps + 1
-        return [Group(tokens, 8, BATCH_TENSORS * batches), Group(1, 4, LOOP_SCALARS)]
 
     @property
     def workspaces_bytes(self) -> int:
@@ -129,10 +117,16 @@ class Pricing:
         for phase in ("forward", "loss", "backward"):
             peak = self.replayed.peaks[phase]
             phases[phase] = {name: base.get(name, 0) + peak.parts.get(name, 0) for name in ORDER}
-        step = self.base(gradients=True)
-        step["temporaries"] = self.step_peak
+        step = self._between_steps(gradients=True)
+        step["temporaries"] = step.get("temporaries", 0) + self.step_peak
         phases["optimizer_step"] = step
         return phases
+
+    def _between_steps(self, *, gradients: bool) -> dict[Component, int]:
+        """Bytes there when no micro batch is under way: what the loop's names hold beside the base."""
+        held = loop.held_parts(self.question.setup, self.replayed)
+        base = self.base(gradients=gradients)
+        return {name: base.get(name, 0) + held.get(name, 0) for name in ORDER}
 
     # -------------------------------------------------------------- the answer
     def budget(self, *, with_tensors: bool = True) -> MemoryBudget:
@@ -143,7 +137,7 @@ class Pricing:
         reserved = max(peak.allocated_bytes, self._reserved(peak.allocated_bytes))
         high_reserved = reserved + dynamic_gap
         process_lines = self._process_lines(reserved - peak.allocated_bytes)
-        held = self.base(gradients=False)
+        held = self._between_steps(gradients=loop.keeps_gradients(self.question.setup))
         return MemoryBudget(
             phases=phases,
             peak_phase=peak.name,

@@ -1,7 +1,9 @@
 """From tensors to segments: the static tensors and a few steps replayed through PyTorch's caching allocator."""
 
+from collections.abc import Hashable
+
 from vramplan.planner.memory.allocator import CachingAllocator, parse_alloc_conf
-from vramplan.planner.memory.expand import expand
+from vramplan.planner.memory.expand import Change, expand
 from vramplan.planner.memory.replay import Replay
 from vramplan.planner.memory.static import Group
 
@@ -32,26 +34,63 @@ def reserved_bytes(
     _hold(allocator, "static", before)
     allocator.malloc("workspace", workspace_bytes)
     changes = list(expand(replay))
+    left: list[tuple[Change, Hashable]] = []
     for step in range(STEPS):
         if gradients:
             _hold(allocator, "gradients", gradients)
-        alive = set()
-        for change in changes:
-            if change.size_bytes > 0:
-                allocator.malloc(change.name, change.size_bytes)
-                alive.add(change.name)
-            else:
-                allocator.free(change.name)
-                alive.discard(change.name)
+        alive = _micro_step(allocator, changes, step, left)
         if step == 0:
             _hold(allocator, "optimizer", optimizer)
         _hold(allocator, "optimizer step", step_temporaries)
         _release(allocator, "optimizer step", step_temporaries)
-        for name in alive:
-            allocator.free(name)
+        left = _end_of_step(allocator, alive, carries=any(_is_carried(change) for change in changes))
         if gradients:
             _release(allocator, "gradients", gradients)
     return allocator.max_reserved_bytes
+
+
+def _micro_step(
+    allocator: CachingAllocator, changes: list[Change], step: int, left: list[tuple[Change, Hashable]]
+) -> dict[Hashable, tuple[Change, Hashable]]:
+    """One micro step; what is alive at its end, with the keys the allocator knows it by.
+
+    Args:
+        left: what the step before left; the first step has none.
+    """
+    alive: dict[Hashable, tuple[Change, Hashable]] = {}
+    for change in changes:
+        if change.size_bytes < 0:
+            known = alive.pop(change.name, None)
+            if known is not None:
+                allocator.free(known[1])
+        elif _is_carried(change):
+            kept = next((each for each in left if each[0].size_bytes == change.size_bytes), None)
+            if kept is not None:
+                left.remove(kept)
+                alive[change.name] = change, kept[1]
+        else:
+            key = (step, change.name)
+            allocator.malloc(key, change.size_bytes)
+            alive[change.name] = change, key
+    return alive
+
+
+def _end_of_step(
+    allocator: CachingAllocator, alive: dict[Hashable, tuple[Change, Hashable]], *, carries: bool
+) -> list[tuple[Change, Hashable]]:
+    """Free the gradients, and the rest too unless the loop's names hold it; what they hold."""
+    kept = []
+    for change, key in alive.values():
+        if carries and change.component != "gradients":
+            kept.append((change, key))
+        else:
+            allocator.free(key)
+    return kept
+
+
+def _is_carried(change: Change) -> bool:
+    """Left by the step before (planner/trace/plain_loop.py)."""
+    return isinstance(change.name, tuple) and str(change.name[0]).startswith("carried")
 
 
 def _hold(allocator: CachingAllocator, what: str, groups: list[Group]) -> None:

@@ -144,6 +144,19 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
             self.storages[index].tag = "gradient"
             self.events.append(Event("accumulate", index, (self.where.name, self.where.layer)))
 
+    def carry(self) -> None:
+        """Begin the log again with what is alive now; what was not there before the step was left by the one before:
+        the names it kept bound."""
+        alive = [self.storages[index] for index in sorted(self._refs)]
+        left = [storage for storage in alive if storage.segment[0] != "init"]
+        for storage in left:
+            layer = storage.segment[1]
+            storage.segment = ("carried", None) if layer is None else ("carried.layer", layer)
+            storage.tag = None
+        left.sort(key=lambda storage: (storage.segment[1] is not None, storage.segment[1] or 0, storage.index))
+        static = [storage for storage in alive if storage.segment[0] == "init"]
+        self.events[:] = [Event("alloc", storage.index, storage.segment) for storage in static + left]
+
     def _kernel_buffers(self, func: Any, args: tuple[Any, ...]) -> None:
         """Buffers a kernel allocates and frees inside one call, after its outputs exist."""
         indices = []

@@ -1,0 +1,41 @@
+"""What a training loop keeps beside the model: its batches and scalars, and what its names still hold between steps.
+
+    executor, trainer   every micro batch of a step on the device, and one fetched ahead; gradients cleared at the end
+                        of the step; outputs die with the frame that computed the loss
+    plain               one batch; gradients cleared at the start of the next step; ``outputs`` and ``loss`` stay bound
+
+Sources: transformers/trainer.py (get_batch_samples, compute_loss, _run_epoch); accelerate/data_loader.py (one batch is
+fetched ahead); planner/trace/plain_loop.py.
+"""
+
+from vramplan.planner.memory.budget import Component
+from vramplan.planner.memory.replay import Replayed
+from vramplan.planner.memory.static import Group
+from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.workload import Workload
+
+BATCH_TENSORS = 3
+"""input_ids, labels, attention_mask: int64 (B, S)."""
+LOOP_SCALARS = 4
+"""Trainer's running loss, this step's, the gradient norm and the label count (transformers/trainer.py)."""
+
+
+def batch_groups(setup: TrainingSetup, workload: Workload) -> list[Group]:
+    """The batches and scalars on the device throughout a step."""
+    tokens = setup.micro_batch_size * workload.sequence_length
+    if setup.loop == "plain":
+        return [Group(tokens, 8, BATCH_TENSORS)]
+    batches = setup.gradient_accumulation_steps + 1
+    return [Group(tokens, 8, BATCH_TENSORS * batches), Group(1, 4, LOOP_SCALARS)]
+
+
+def keeps_gradients(setup: TrainingSetup) -> bool:
+    """Whether gradients outlive the step that used them."""
+    return setup.loop == "plain"
+
+
+def held_parts(setup: TrainingSetup, replayed: Replayed) -> dict[Component, int]:
+    """What the loop's names hold when a step is over, gradients apart."""
+    if setup.loop != "plain":
+        return {}
+    return {component: size for component, size in replayed.end_parts.items() if component != "gradients"}
