@@ -5,11 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vramplan.planner.errors import UsageError
+from vramplan.planner.method_choice import OPTION_METHODS
 
-ADAPTER_OPTIONS = ("rank", "alpha", "target", "lora_dropout", "use_rslora", "use_dora", "adapter_dtype")
-"""Options that only a method with an adapter can have."""
-QUANT_OPTIONS = ("quant", "double_quant", "kbit_preparation")
-"""Options that only a quantised base can have."""
 _AT_LEAST_ONE = (
     "rank",
     "alpha",
@@ -21,6 +18,10 @@ _AT_LEAST_ONE = (
     "num_labels",
     "gpus",
     "nodes",
+    "virtual_tokens",
+    "encoder_hidden_size",
+    "bottleneck_size",
+    "lower_layers",
     "max_steps",
     "logging_steps",
     "eval_steps",
@@ -50,6 +51,7 @@ def check_given(given: Mapping[str, Any]) -> None:
     """
     _check_numbers(given)
     _check_method(given)
+    check_virtual_tokens(given)
     _check_quant(given)
     _check_loop(given)
     if given.get("offload", "none") != "none" and given.get("sharding", "none") in ("none", "ddp"):
@@ -88,18 +90,45 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
 
 
 def _check_method(given: Mapping[str, Any]) -> None:
-    if given.get("method") != "full":
-        return
-    for name in ADAPTER_OPTIONS:
-        if given.get(name) not in (None, False, "auto"):
+    method = given.get("method", "lora")
+    for name, methods in OPTION_METHODS.items():
+        if given.get(name) in (None, False, "auto") or method in methods or name == "kbit_preparation":
+            continue
+        flag = flag_of(name)
+        if name == "quant":
             raise UsageError(
-                f"{flag_of(name)} belongs to an adapter, and --method full has none",
-                remedy=f"leave {flag_of(name)} out, or use --method lora",
+                f"--quant {given['quant']} with --method {method}: quantised weights cannot be trained",
+                remedy="use --method qlora, or leave --quant out",
             )
-    if given.get("quant") is not None:
+        if method == "full" and "lora" in methods:
+            raise UsageError(
+                f"{flag} belongs to an adapter, and --method full has none",
+                remedy=f"leave {flag} out, or use --method lora",
+            )
         raise UsageError(
-            f"--quant {given['quant']} with --method full: quantised weights cannot be trained",
-            remedy="use --method qlora, or leave --quant out",
+            f"{flag} belongs to --method {' or '.join(methods)}, not to {method}",
+            remedy=f"leave {flag} out, or use --method {methods[0]}",
+        )
+
+
+def check_virtual_tokens(given: Mapping[str, Any]) -> None:
+    """What virtual tokens before each row cannot be combined with.
+
+    Raises:
+        UsageError: PEFT refuses it, or would compute something else without a word.
+    """
+    method = given.get("method")
+    if method == "prefix" and given.get("gradient_checkpointing"):
+        raise UsageError(
+            "--method prefix with --gradient-checkpointing: a checkpointed layer drops the prefix's keys and values, "
+            "and PEFT refuses the pair",
+            remedy="use --no-gradient-checkpointing, or --method ptuning, which checkpoints",
+        )
+    if method in OPTION_METHODS["virtual_tokens"] and given.get("packing"):
+        raise UsageError(
+            f"--method {method} with --packing: a packed row holds several examples but would get one set of virtual "
+            "tokens",
+            remedy="leave --packing out, or use --method lora",
         )
 
 

@@ -10,9 +10,10 @@ from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.structure import program_key
-from vramplan.planner.methods import Full, Qlora
+from vramplan.planner.methods import Qlora
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import ProgramKey
+from vramplan.planner.runnable import why_not_runnable
 from vramplan.planner.targets import check_targets
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import format_bytes
@@ -55,13 +56,14 @@ def estimate(
         )
     question = Question(model, workload, setup, chosen, device)
     key = program_key(model, workload, setup, chosen)
-    if not isinstance(setup.method, Full):
+    if setup.method.kind not in ("ln-tuning", "full") and hasattr(setup.method, "target_modules"):
         check_targets(setup.method.target_modules, model)
     found = programs(key)
     pricing = Pricing(question, found.program)
     budget = pricing.budget(with_tensors=with_tensors)
     available = device.available_bytes if device is not None else None
     verdict, reason = judge(budget, device)
+    reason_not_to_run = why_not_runnable(setup)
     return Candidate(
         model=model.repo_id,
         total_params=model.total_params,
@@ -74,7 +76,8 @@ def estimate(
         verdict_reason=reason,
         available_bytes=available,
         headroom_bytes=None if available is None else available - budget.high_process_bytes,
-        runnable=True,
+        runnable=reason_not_to_run is None,
+        not_runnable_because=reason_not_to_run,
         warnings=warnings_of(model, setup, device),
         provenance=ProgramProvenance(
             key=key.digest(),

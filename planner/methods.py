@@ -1,8 +1,17 @@
 """The fine-tuning methods, as one tagged union. Field names are PEFT's; defaults are the design's.
 
 full         every weight trains
+layerwise    every weight trains, the lower layers at a smaller learning rate (Howard and Ruder, 2018, arXiv:1801.06146)
+bitfit       only bias terms train (Ben Zaken et al., 2022, arXiv:2106.10199)
+ln-tuning    only the norms train, as copies beside the frozen ones (Zhao et al., 2023, arXiv:2312.11420)
 lora         W + (alpha / r) B A on chosen linears (Hu et al., 2021, arXiv:2106.09685)
 qlora        lora on a base quantised by bitsandbytes (Dettmers et al., 2023, arXiv:2305.14314)
+adapter      bottlenecks after a layer's output projections (Houlsby et al., 2019, arXiv:1902.00751;
+             Pfeiffer et al., 2021, arXiv:2005.00247)
+ia3          one learned factor a channel (Liu et al., 2022, arXiv:2205.05638)
+prefix       learned keys and values before each layer's (Li and Liang, 2021, arXiv:2101.00190)
+prompt       learned embeddings before the input's (Lester et al., 2021, arXiv:2104.08691)
+ptuning      the same, made by a small network (Liu et al., 2021, arXiv:2103.10385)
 """
 
 from typing import Annotated, Literal
@@ -13,10 +22,24 @@ from vramplan.planner.values import Value
 
 Quant = Literal["nf4", "fp4", "int8"]
 Targets = Literal["all-linear"] | tuple[str, ...]
+AdapterKind = Literal["houlsby", "pfeiffer"]
+NonLinearity = Literal["relu", "gelu", "silu", "tanh"]
+EncoderType = Literal["MLP", "LSTM"]
 
 
 class Full(Value):
     kind: Literal["full"] = "full"
+
+
+class Layerwise(Value):
+    kind: Literal["layerwise"] = "layerwise"
+    lower_layers: int = Field(default=6, ge=1)
+    """How many of the first layers, embeddings with them, learn at ``lower_learning_rate``."""
+    lower_learning_rate: float = Field(default=5e-5, gt=0.0)
+
+
+class Bitfit(Value):
+    kind: Literal["bitfit"] = "bitfit"
 
 
 class _LowRank(Value):
@@ -38,7 +61,86 @@ class Qlora(_LowRank):
     double_quant: bool = True
 
 
-Method = Annotated[Full | Lora | Qlora, Field(discriminator="kind")]
+class _OnAnyBase(Value):
+    """A method whose base may be quantised too."""
+
+    quant: Quant | None = None
+    double_quant: bool = True
+
+
+class LnTuning(_OnAnyBase):
+    kind: Literal["ln-tuning"] = "ln-tuning"
+    target_modules: tuple[str, ...]
+    """Ends of the names of the norms."""
+
+
+class Bottleneck(_OnAnyBase):
+    kind: Literal["adapter"] = "adapter"
+    adapter_kind: AdapterKind = "houlsby"
+    """``houlsby``: after attention and after the MLP. ``pfeiffer``: after the MLP."""
+    bottleneck_size: int = Field(default=64, ge=1, le=65536)
+    non_linearity: NonLinearity = "gelu"
+    target_modules: tuple[str, ...]
+    """Ends of the names of the output projections the bottlenecks follow."""
+
+
+class Ia3(_OnAnyBase):
+    kind: Literal["ia3"] = "ia3"
+    target_modules: tuple[str, ...]
+    feedforward_modules: tuple[str, ...] = ()
+    """Those of the targets whose input is scaled, not their output."""
+
+
+class _VirtualTokens(_OnAnyBase):
+    num_virtual_tokens: int = Field(default=20, ge=1, le=65536)
+
+
+class Prefix(_VirtualTokens):
+    kind: Literal["prefix"] = "prefix"
+
+
+class Prompt(_VirtualTokens):
+    kind: Literal["prompt"] = "prompt"
+    prompt_tuning_init_text: str | None = None
+    """The text whose embeddings the prompt starts from; None: random."""
+
+
+class Ptuning(_VirtualTokens):
+    kind: Literal["ptuning"] = "ptuning"
+    encoder_reparameterization_type: EncoderType = "MLP"
+    encoder_hidden_size: int = Field(ge=1)
+    """PEFT's default is the model's hidden size."""
+
+
+Method = Annotated[
+    Full | Layerwise | Bitfit | LnTuning | Lora | Qlora | Bottleneck | Ia3 | Prefix | Prompt | Ptuning,
+    Field(discriminator="kind"),
+]
 """Methods that have a memory program today; a method enters this union when it is both priced and run."""
 
 METHOD_NAMES: tuple[str, ...] = ("full", "lora", "qlora")
+"""What is compared when nobody names a method."""
+
+QUANTIZABLE = ("lora", "qlora", "adapter", "ia3", "ln-tuning", "prefix", "prompt", "ptuning")
+"""Methods that leave the base frozen and apart, so that it may be quantised."""
+
+
+def quant_of(method: Method) -> Quant | None:
+    """How the base is quantised; None where it is not."""
+    quant: Quant | None = getattr(method, "quant", None)
+    return quant
+
+
+def trains_base(method: Method) -> bool:
+    """Whether the parameters that train are the base's own, in the base's dtype."""
+    return isinstance(method, (Full, Layerwise, Bitfit))
+
+
+def virtual_tokens(method: Method) -> int:
+    """Positions a method puts before each row; a prefix's have keys and values only."""
+    return getattr(method, "num_virtual_tokens", 0)
+
+
+def prepends_rows(method: Method) -> bool:
+    """Whether those positions pass through the layers as rows of their own."""
+    return isinstance(method, (Prompt, Ptuning))

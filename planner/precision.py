@@ -7,46 +7,44 @@ fp16 gradients (torch/amp/grad_scaler.py).
 
 from vramplan.planner.device import Device
 from vramplan.planner.errors import UsageError
+from vramplan.planner.methods import Method, quant_of, trains_base
 from vramplan.planner.picker import Picker
 from vramplan.planner.training_setup import Precision
 
 
-def resolve_precision(pick: Picker, kind: str, loop: str, device: Device | None) -> Precision:
+def resolve_precision(pick: Picker, method: Method, loop: str, device: Device | None) -> Precision:
     """The three dtypes of a setup.
-
-    Args:
-        kind: the method's ``kind``.
 
     Raises:
         UsageError: the dtypes asked for contradict each other, the method or the device.
     """
-    dtype, mixed, because = _defaults(kind, device)
+    dtype, mixed, because = _defaults(trains_base(method), device)
+    autocast_because = {"no": "fp32 needs none", "fp16": because}.get(mixed)
+    if loop == "plain" and mixed == "bf16":
+        mixed, autocast_because = "no", "a plain loop enters no autocast unless asked"
     if pick.given("dtype") == "fp16" and pick.given("mixed_precision") is None:
-        mixed, because = "fp16", "fp16 weights are trained under fp16 autocast"
+        mixed, autocast_because = "fp16", "fp16 weights are trained under fp16 autocast"
     precision = Precision(
         dtype=pick.take("dtype", dtype, derived=because if dtype != "bf16" else None),
-        mixed_precision=pick.take("mixed_precision", mixed, derived=_autocast_because(mixed, because)),
+        mixed_precision=pick.take("mixed_precision", mixed, derived=autocast_because),
         adapter_dtype="fp32",
     )
-    _check(precision, kind, device)
-    if kind == "full":
+    _check(precision, method, device)
+    if trains_base(method):
         return precision
-    return precision.model_copy(update={"adapter_dtype": _adapter_dtype(pick, kind, loop, precision)})
+    quantised = quant_of(method) is not None
+    return precision.model_copy(update={"adapter_dtype": _adapter_dtype(pick, quantised, loop, precision)})
 
 
-def _defaults(kind: str, device: Device | None) -> tuple[str, str, str | None]:
+def _defaults(base_trains: bool, device: Device | None) -> tuple[str, str, str | None]:
     if device is not None and device.kind == "cpu":
         return "fp32", "no", "bf16 is several times slower than fp32 on a CPU"
     if device is not None and device.bf16_native is False:
-        return ("fp32" if kind == "full" else "fp16"), "fp16", f"{device.name} has no bf16"
+        return ("fp32" if base_trains else "fp16"), "fp16", f"{device.name} has no bf16"
     return "bf16", "bf16", None
 
 
-def _autocast_because(mixed: str, because: str | None) -> str | None:
-    return {"no": "fp32 needs none", "fp16": because}.get(mixed)
-
-
-def _adapter_dtype(pick: Picker, kind: str, loop: str, precision: Precision) -> str:
+def _adapter_dtype(pick: Picker, quantised: bool, loop: str, precision: Precision) -> str:
     asked = pick.given("adapter_dtype")
     if asked == "bf16" and precision.mixed_precision == "fp16":
         raise UsageError(
@@ -55,12 +53,12 @@ def _adapter_dtype(pick: Picker, kind: str, loop: str, precision: Precision) -> 
         )
     if asked in ("fp32", "bf16"):
         return str(pick.take("adapter_dtype", "fp32"))
-    if kind == "qlora" and loop == "executor" and precision.mixed_precision != "fp16":
+    if quantised and loop == "executor" and precision.mixed_precision != "fp16":
         return str(pick.settle("adapter_dtype", "bf16", "trl casts adapters on a quantised base to bf16"))
     return str(pick.settle("adapter_dtype", "fp32", "PEFT keeps adapters in fp32"))
 
 
-def _check(precision: Precision, kind: str, device: Device | None) -> None:
+def _check(precision: Precision, method: Method, device: Device | None) -> None:
     dtypes = (precision.dtype, precision.mixed_precision)
     if device is not None and device.kind == "cpu" and "fp16" in dtypes:
         raise UsageError("fp16 is not trained on a CPU", remedy="use --dtype fp32")
@@ -74,8 +72,8 @@ def _check(precision: Precision, kind: str, device: Device | None) -> None:
             "the two half precisions do not mix",
             remedy="use the same one for both, or --dtype fp32",
         )
-    if precision.dtype == "fp16" and kind == "full":
+    if precision.dtype == "fp16" and trains_base(method):
         raise UsageError(
-            "--dtype fp16 with --method full: fp16 weights cannot be trained, their gradients cannot be unscaled",
+            f"--dtype fp16 with --method {method.kind}: fp16 weights cannot be trained, their gradients cannot be unscaled",
             remedy="use --dtype fp32 --mixed-precision fp16, or --dtype bf16",
         )

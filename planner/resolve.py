@@ -13,21 +13,34 @@ from pydantic import ValidationError
 
 from vramplan.planner.attention import choose_attention
 from vramplan.planner.candidate import ResolvedOption
-from vramplan.planner.contradictions import ADAPTER_OPTIONS, QUANT_OPTIONS, check_given, flag_of
+from vramplan.planner.contradictions import check_given, flag_of
 from vramplan.planner.device import Device
 from vramplan.planner.errors import UnsupportedError, UsageError
 from vramplan.planner.memory.alloc_conf import parse_alloc_conf
-from vramplan.planner.methods import Full, Lora, Method, Qlora
+from vramplan.planner.method_choice import choose_method, options_of_others
+from vramplan.planner.methods import Method, quant_of, virtual_tokens
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.picker import Picker
 from vramplan.planner.precision import resolve_precision
-from vramplan.planner.targets import check_targets
+from vramplan.planner.tasks import DEFAULT_NUM_LABELS, DEFAULT_TARGET_LENGTH, check_task, default_task
 from vramplan.planner.training_setup import TrainingRecipe, TrainingSetup
 from vramplan.planner.unpriced import refuse_unpriced
-from vramplan.planner.workload import RowLengths, Workload
+from vramplan.planner.workload import RowLengths, Task, Workload
 
 DEFAULT_SEQUENCE_LENGTH = 1024
 DEFAULT_SEQUENCES_PER_STEP = 16
+_LEARNING_RATES = {
+    "full": (2e-5, "trl's SFTConfig, full fine-tuning"),
+    "layerwise": (1e-4, "the upper layers'"),
+    "bitfit": (4e-4, "among the rates of BitFit, arXiv:2106.10199"),
+    "adapter": (3e-4, "among the rates of Houlsby et al., arXiv:1902.00751"),
+    "ia3": (3e-3, "IA3, arXiv:2205.05638"),
+    "ln-tuning": (2e-4, "LoRA's: none is published for it"),
+    "prefix": (1e-2, "PEFT's prefix tuning example"),
+    "prompt": (3e-2, "PEFT's prompt tuning example"),
+    "ptuning": (1e-3, "PEFT's p-tuning example"),
+}
+"""Peak rates that published runs of each method used, and where."""
 _FIELD_FLAGS = {"r": "--rank", "lora_alpha": "--alpha", "micro_batch_size": "--micro-batch"}
 
 
@@ -76,9 +89,7 @@ def resolve(
 
 def given_for_method(given: Mapping[str, Any], method: str) -> dict[str, Any]:
     """The same wishes for one of several methods: what only another method can have is left out."""
-    dropped: tuple[str, ...] = ADAPTER_OPTIONS + QUANT_OPTIONS if method == "full" else ()
-    if method == "lora":
-        dropped = QUANT_OPTIONS
+    dropped = options_of_others(method)
     kept = {name: value for name, value in given.items() if name not in dropped}
     return kept | {"method": method}
 
@@ -90,8 +101,8 @@ def slug(model: ModelSpec, method: Method) -> str:
     'llama-3.1-8b'
     """
     name = re.sub(r"[^a-z0-9.]+", "-", model.repo_id.rpartition("/")[2].lower()).strip("-.") or "model"
-    rank = "" if isinstance(method, Full) else f"-r{method.r}"
-    return f"{name[:80]}-{method.kind}{rank}"
+    rank = getattr(method, "r", None)
+    return f"{name[:80]}-{method.kind}" + ("" if rank is None else f"-r{rank}")
 
 
 def _normal(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,15 +126,19 @@ def _check_model(model: ModelSpec) -> None:
 def _resolve(
     pick: Picker, model: ModelSpec, device: Device | None, num_examples: int | None, rows: RowLengths | None
 ) -> Resolved:
-    method = _method(pick, model)
-    if isinstance(method, Qlora) and device is not None and device.bnb_4bit is False:
+    method = choose_method(pick, model)
+    if quant_of(method) is not None and device is not None and device.bnb_4bit is False:
         raise UnsupportedError(f"{device.name} has no 4-bit kernels in bitsandbytes", remedy="use --method lora")
-    sequence_length = _sequence_length(pick, model, rows)
+    task = pick.take("task", default_task(model), derived=f"what a {model.architecture} is trained for")
+    check_task(model, task)
+    sequence_length = _sequence_length(pick, model, rows, virtual_tokens(method))
     micro_batch, accumulation = _step(pick, sequence_length)
     loop = pick.take("loop", "executor")
     epochs = pick.take("num_train_epochs", 1.0)
     workload = Workload(
-        task=pick.take("task", "causal-lm"),
+        task=task,
+        num_labels=_num_labels(pick, task),
+        target_length=_target_length(pick, model, task),
         sequence_length=sequence_length,
         sequences_per_step=micro_batch * accumulation,
         valid_label_fraction=_valid_labels(pick, sequence_length, rows),
@@ -132,11 +147,11 @@ def _resolve(
     )
     setup = TrainingSetup(
         method=method,
-        precision=resolve_precision(pick, method.kind, loop, device),
+        precision=resolve_precision(pick, method, loop, device),
         optimizer=pick.take("optimizer", "adamw_torch_fused"),
         micro_batch_size=micro_batch,
         gradient_accumulation_steps=accumulation,
-        gradient_checkpointing=pick.take("gradient_checkpointing", True),
+        gradient_checkpointing=_checkpointing(pick, method),
         attention=choose_attention(pick, model, device),
         loss=_loss(pick, loop, workload),
         loop=loop,
@@ -148,30 +163,23 @@ def _resolve(
     return Resolved(workload, setup, _recipe(pick, model, method, epochs), tuple(pick.options))
 
 
-def _method(pick: Picker, model: ModelSpec) -> Method:
-    kind = pick.take("method", "lora", because="start with an adapter; compare with vramplan recommend")
-    if kind == "full":
-        return Full()
-    targets = pick.take("target", "all-linear")
-    if targets != "all-linear":
-        targets = tuple(name.strip() for name in targets.split(","))
-    check_targets(targets, model)
-    low_rank: dict[str, Any] = {
-        "r": pick.take("rank", 16),
-        "lora_alpha": pick.take("alpha", 32),
-        "lora_dropout": pick.take("lora_dropout", 0.0),
-        "target_modules": targets,
-        "use_rslora": pick.take("use_rslora", False),
-        "use_dora": pick.take("use_dora", False),
-    }
-    if kind == "lora":
-        return Lora(**low_rank)
-    return Qlora(**low_rank, quant=pick.take("quant", "nf4"), double_quant=pick.take("double_quant", True))
+def _checkpointing(pick: Picker, method: Method) -> bool:
+    if method.kind == "prefix":
+        return bool(pick.settle("gradient_checkpointing", False, "checkpointed layers drop a prefix"))
+    return bool(pick.take("gradient_checkpointing", True))
 
 
-def _sequence_length(pick: Picker, model: ModelSpec, rows: RowLengths | None) -> int:
+def _sequence_length(pick: Picker, model: ModelSpec, rows: RowLengths | None, num_virtual_tokens: int) -> int:
     limit = model.context_length
     asked = pick.given("sequence_length")
+    if num_virtual_tokens and limit is not None:
+        limit -= num_virtual_tokens
+        if (asked or 2) > limit:
+            raise UsageError(
+                f"{asked or 2} tokens and {num_virtual_tokens} virtual ones are beyond the "
+                f"{model.context_length} {model.repo_id} is made for",
+                remedy=f"use --sequence-length {limit} or less" if limit > 1 else "use fewer --virtual-tokens",
+            )
     if asked is not None and limit is not None and asked > limit:
         raise UsageError(
             f"--sequence-length {asked} is beyond the {limit} tokens {model.repo_id} is made for",
@@ -191,6 +199,26 @@ def _valid_labels(pick: Picker, sequence_length: int, rows: RowLengths | None) -
     if most is None or pick.given("completion_only") is False or pick.given("packing") or most >= sequence_length - 1:
         return float(pick.take("valid_labels", 1.0))
     return float(pick.take("valid_labels", most / (sequence_length - 1), derived="the longest completion of the data"))
+
+
+def _num_labels(pick: Picker, task: Task) -> int | None:
+    if task == "classification":
+        return int(pick.take("num_labels", DEFAULT_NUM_LABELS))
+    _check_only(pick, "num_labels", "classification")
+    return None
+
+
+def _target_length(pick: Picker, model: ModelSpec, task: Task) -> int | None:
+    if task == "seq2seq":
+        limit = model.context_length or DEFAULT_TARGET_LENGTH
+        return int(pick.take("target_length", min(DEFAULT_TARGET_LENGTH, limit)))
+    _check_only(pick, "target_length", "seq2seq")
+    return None
+
+
+def _check_only(pick: Picker, option: str, task: Task) -> None:
+    if pick.given(option) is not None:
+        raise UsageError(f"{flag_of(option)} belongs to --task {task}", remedy=f"leave {flag_of(option)} out")
 
 
 def _step(pick: Picker, sequence_length: int) -> tuple[int, int]:
@@ -220,6 +248,8 @@ def _loss(pick: Picker, loop: str, workload: Workload) -> str:
         return str(pick.take("loss", "standard"))
     if workload.task == "causal-lm" and loop == "executor":
         return str(pick.settle("loss", "fused", "what trl's trainer runs"))
+    if workload.task != "causal-lm":
+        return str(pick.settle("loss", "standard", "the model's own, as transformers' Trainer has it"))
     return str(pick.settle("loss", "standard", f"what the {loop} loop runs"))
 
 
@@ -234,10 +264,7 @@ def _alloc_conf(pick: Picker, loop: str, device: Device | None) -> str:
 
 
 def _recipe(pick: Picker, model: ModelSpec, method: Method, epochs: float) -> TrainingRecipe:
-    if isinstance(method, Full):
-        rate, source = 2e-5, "trl's SFTConfig, full fine-tuning"
-    else:
-        rate, source = 2e-4, "QLoRA, arXiv:2305.14314, table 9"
+    rate, source = _LEARNING_RATES.get(method.kind, (2e-4, "QLoRA, arXiv:2305.14314, table 9"))
     return TrainingRecipe(
         learning_rate=pick.take("learning_rate", rate, because=source),
         lr_scheduler_type=pick.take("lr_scheduler_type", "linear"),

@@ -15,25 +15,17 @@ class Unpriced(NamedTuple):
     except_for: Any = None
 
 
-_PRICED_METHODS = "priced methods: --method full, lora or qlora"
+_PRICED_METHODS = "priced: --method full, bitfit, ln-tuning, lora, qlora, adapter, ia3, prompt or ptuning"
 _ONE_DEVICE = "price one device: leave --gpus, --nodes, --sharding and --offload out"
 
 UNPRICED: tuple[Unpriced, ...] = (
-    *(
-        Unpriced("method", name, _PRICED_METHODS)
-        for name in ("adapter", "prefix", "prompt", "ptuning", "ia3", "bitfit", "layerwise", "two-stage")
-    ),
-    Unpriced("task", None, "use --task causal-lm", "causal-lm"),
+    *(Unpriced("method", name, _PRICED_METHODS) for name in ("prefix", "layerwise", "two-stage")),
     Unpriced("quant", "int8", "use --quant nf4"),
     Unpriced("loss", "liger", "use --loss auto"),
     Unpriced("gpus", None, _ONE_DEVICE, 1),
     Unpriced("nodes", None, _ONE_DEVICE, 1),
     Unpriced("sharding", None, _ONE_DEVICE, "none"),
     Unpriced("offload", None, _ONE_DEVICE, "none"),
-    *(
-        Unpriced(name, None, _PRICED_METHODS)
-        for name in ("virtual_tokens", "adapter_kind", "bottleneck_size", "target_length", "num_labels")
-    ),
 )
 
 

@@ -22,6 +22,14 @@ ALWAYS_SHOWN = frozenset(
         "quant",
         "double_quant",
         "kbit_preparation",
+        "virtual_tokens",
+        "encoder_hidden_size",
+        "adapter_kind",
+        "bottleneck_size",
+        "non_linearity",
+        "feedforward",
+        "lower_layers",
+        "lower_learning_rate",
         "sequence_length",
         "valid_labels",
         "micro_batch",
@@ -36,6 +44,9 @@ ALWAYS_SHOWN = frozenset(
     }
 )
 """Options worth a word even where nobody touched them; the others are shown when given."""
+
+_SIZES = {"r": "r", "num_virtual_tokens": "tokens", "bottleneck_size": "size"}
+_SWITCHES = {"use_dora": "DoRA", "use_rslora": "rsLoRA"}
 
 
 def model_line(model: ModelSpec) -> str:
@@ -72,13 +83,14 @@ def method_words(method: Method) -> str:
     """
     if method.kind == "full":
         return "full"
-    words = [method.kind, f"r={method.r}"]
-    if method.kind == "qlora":
-        words.append(method.quant)
-    if method.use_dora:
-        words.append("DoRA")
-    if method.use_rslora:
-        words.append("rsLoRA")
+    words: list[str] = [method.kind]
+    words += [
+        f"{letter}={getattr(method, field)}"
+        for field, letter in _SIZES.items()
+        if getattr(method, field, None) is not None
+    ]
+    words += [getattr(method, field) for field in ("adapter_kind", "quant") if getattr(method, field, None)]
+    words += [word for field, word in _SWITCHES.items() if getattr(method, field, False)]
     return " ".join(words)
 
 

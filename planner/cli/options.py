@@ -6,11 +6,24 @@ from typing import Any, NamedTuple, get_args
 
 from vramplan.planner.cli.parsing import Parser, number, one_of, size, whole_number
 from vramplan.planner.device import Device
+from vramplan.planner.methods import EncoderType, NonLinearity
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.resolve import Resolved, resolve
 from vramplan.planner.training_setup import Attention, Loop, Offload, Optimizer, Sharding
 
-_METHODS = ("full", "lora", "qlora", "adapter", "bottleneck", "prefix", "prompt", "ptuning", "ia3", "bitfit")
+_METHODS = (
+    "full",
+    "lora",
+    "qlora",
+    "adapter",
+    "bottleneck",
+    "prefix",
+    "prompt",
+    "ptuning",
+    "ia3",
+    "bitfit",
+    "ln-tuning",
+)
 
 
 class Option(NamedTuple):
@@ -97,6 +110,13 @@ SETUP: tuple[Option, ...] = (
     Option("virtual_tokens", whole_number, "for prefix, prompt and ptuning", "N"),
     Option("adapter_kind", one_of("houlsby", "pfeiffer"), "for adapter", "KIND"),
     Option("bottleneck_size", whole_number, "for adapter", "N"),
+    Option("non_linearity", one_of(*get_args(NonLinearity)), "for adapter", "NAME"),
+    Option("prompt_init_text", str, "for prompt: the text it starts from; random without", "TEXT"),
+    Option("encoder_type", one_of(*get_args(EncoderType)), "for ptuning: MLP or LSTM", "KIND"),
+    Option("encoder_hidden_size", whole_number, "for ptuning", "N", ("--encoder_hidden_size",)),
+    Option("feedforward", str, "for ia3: targets whose input is scaled", "NAMES", ("--feedforward-modules",)),
+    Option("lower_layers", whole_number, "for layerwise: how many layers learn slower", "N"),
+    Option("lower_learning_rate", number, "for layerwise: their learning rate", "X"),
     Option("gpus", whole_number, "GPUs a node", "N"),
     Option("nodes", whole_number, "nodes", "N"),
     Option("sharding", one_of(*get_args(Sharding)), "what is split between GPUs", "KIND"),

@@ -3,7 +3,7 @@
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.memory.budget import Component
 from vramplan.planner.memory.static import Group, StaticMemory
-from vramplan.planner.methods import Full, Qlora
+from vramplan.planner.methods import Bottleneck, Ia3, LnTuning, Method, Prefix, Prompt, Ptuning, quant_of, trains_base
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import format_count
@@ -21,7 +21,7 @@ def reasons(model: ModelSpec, setup: TrainingSetup, static: StaticMemory, states
         "loss": _loss(model, setup),
         "temporaries": "gradients of activations, casts and products in flight",
         "buffers": "rotary frequencies",
-        "batch": "token ids, labels and mask of every micro batch of a step, and one fetched ahead",
+        "batch": _batch(setup),
         "workspace": "cuBLAS's, one for the forward's thread and one for the backward's, never freed",
     }
 
@@ -32,29 +32,45 @@ def _weights(model: ModelSpec, setup: TrainingSetup, static: StaticMemory) -> st
     rest = f"{format_count(plain)} x {BYTES[dtype]} bytes: {dtype}"
     if not static.quantized_params:
         return rest
-    method = setup.method
-    assert isinstance(method, Qlora)
-    return f"{format_count(static.quantized_params)} x 4 bits: {method.quant}; {rest} (embeddings, head, norms)"
+    quant = quant_of(setup.method)
+    return f"{format_count(static.quantized_params)} x 4 bits: {quant}; {rest} (embeddings, head, norms)"
 
 
 def _quantization(setup: TrainingSetup) -> str:
-    method = setup.method
-    if not isinstance(method, Qlora):
+    if quant_of(setup.method) is None:
         return "not quantised"
-    if method.double_quant:
+    if getattr(setup.method, "double_quant", False):
         return "a byte per 64 weights and 4 per 16,384, double quantisation; code books per linear"
     return "4 bytes per 64 weights; a code book per linear"
 
 
 def _adapter(setup: TrainingSetup, static: StaticMemory) -> str:
-    if isinstance(setup.method, Full):
+    if trains_base(setup.method):
         return "no adapter"
     dtype = setup.precision.adapter_dtype
-    return f"{format_count(static.adapter_params)} x {BYTES[dtype]} bytes: r={setup.method.r}, {dtype}"
+    return f"{format_count(static.adapter_params)} x {BYTES[dtype]} bytes: {_adapter_words(setup.method)}, {dtype}"
+
+
+def _adapter_words(method: Method) -> str:
+    match method:
+        case Bottleneck():
+            return f"{method.adapter_kind} bottlenecks of {method.bottleneck_size}"
+        case Ia3():
+            return "a factor a channel"
+        case LnTuning():
+            return "copies of the norms"
+        case Prefix():
+            return f"{method.num_virtual_tokens} keys and values of every layer"
+        case Prompt():
+            return f"{method.num_virtual_tokens} embeddings"
+        case Ptuning():
+            return f"{method.num_virtual_tokens} embeddings and their {method.encoder_reparameterization_type}"
+        case _:
+            return f"r={getattr(method, 'r', None)}"
 
 
 def _trainable_dtype(setup: TrainingSetup) -> str:
-    return setup.precision.dtype if isinstance(setup.method, Full) else setup.precision.adapter_dtype
+    return setup.precision.dtype if trains_base(setup.method) else setup.precision.adapter_dtype
 
 
 def _gradients(setup: TrainingSetup, static: StaticMemory) -> str:
@@ -74,13 +90,22 @@ def _optimizer(setup: TrainingSetup, static: StaticMemory) -> str:
 
 
 def _activations(setup: TrainingSetup) -> str:
+    if setup.loop == "plain" and not setup.gradient_checkpointing:
+        return "everything the backward needs, of every layer, and the key/value cache that the loop's names keep"
     if setup.gradient_checkpointing:
         return "one hidden state a layer, and one layer recomputed at a time (checkpointing)"
     return "everything the backward needs, of every layer (no checkpointing)"
+
+
+def _batch(setup: TrainingSetup) -> str:
+    if setup.loop == "plain":
+        return "token ids, labels and mask of one micro batch"
+    return "token ids, labels and mask of every micro batch of a step, and one fetched ahead"
 
 
 def _loss(model: ModelSpec, setup: TrainingSetup) -> str:
     vocabulary = model.config.get("vocab_size")
     if setup.loss == "fused":
         return f"vocabulary {vocabulary:,} in tiles of 4,096 tokens x 32,768: TRL's fused head"
-    return f"logits over {vocabulary:,} tokens and their fp32 copies: the stock loss"
+    kept = ", and the logits the loop's names keep from step to step" if setup.loop == "plain" else ""
+    return f"logits over {vocabulary:,} tokens and their fp32 copies: the stock loss{kept}"

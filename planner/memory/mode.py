@@ -4,7 +4,18 @@ from typing import Any
 
 from vramplan.planner.device import Route
 from vramplan.planner.errors import UnsupportedError
-from vramplan.planner.methods import Full, Qlora
+from vramplan.planner.methods import (
+    Bottleneck,
+    Full,
+    Ia3,
+    Layerwise,
+    Lora,
+    Method,
+    Ptuning,
+    Qlora,
+    quant_of,
+    trains_base,
+)
 from vramplan.planner.programs.key import Mode
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Workload
@@ -25,19 +36,36 @@ def mode_of(setup: TrainingSetup, workload: Workload, route: Route) -> Mode:
         "gradient_checkpointing": setup.gradient_checkpointing,
         "attention": setup.attention,
         "loss": setup.loss,
+        "loop": setup.loop,
+        "task": workload.task,
         "padded": setup.padding != "none",
     }
-    if isinstance(method, Full):
+    if isinstance(method, (Full, Layerwise)):  # the same step; their optimizers' groups are another matter
         return Mode(method="full", **common)
-    common |= {
-        "target_modules": _sorted_targets(method.target_modules),
-        "dropout": method.lora_dropout > 0,
-        "use_dora": method.use_dora,
-        "adapter_dtype": precision.adapter_dtype,
-    }
-    if isinstance(method, Qlora):
-        return Mode(method="qlora", quant=method.quant, double_quant=method.double_quant, **common)
-    return Mode(method="lora", **common)
+    if not trains_base(method):
+        common["adapter_dtype"] = precision.adapter_dtype
+    if quant_of(method) is not None:
+        common |= {"quant": quant_of(method), "double_quant": getattr(method, "double_quant", False)}
+    return Mode(method=method.kind, **_axes(method), **common)
+
+
+def _axes(method: Method) -> dict[str, Any]:
+    """What of a method decides which operations run, beside its name."""
+    axes: dict[str, Any] = {}
+    if hasattr(method, "target_modules"):
+        axes["target_modules"] = _sorted_targets(method.target_modules)
+    match method:
+        case Lora() | Qlora():
+            axes |= {"dropout": method.lora_dropout > 0, "use_dora": method.use_dora}
+        case Bottleneck():
+            axes |= {"adapter_kind": method.adapter_kind, "non_linearity": method.non_linearity}
+        case Ia3():
+            axes["feedforward_modules"] = _sorted_targets(method.feedforward_modules)
+        case Ptuning():
+            axes["encoder"] = method.encoder_reparameterization_type
+        case _:
+            pass
+    return axes
 
 
 def _sorted_targets(targets: Any) -> Any:
@@ -48,9 +76,7 @@ def _refuse_unpriced(setup: TrainingSetup, workload: Workload) -> None:
     """Options that are understood but have no memory program yet, each by name."""
     method = setup.method
     refusals = {
-        f"--task {workload.task}": workload.task != "causal-lm",
         f"--loss {setup.loss}": setup.loss == "liger",
-        f"--loop {setup.loop}": setup.loop != "executor",
         f"--attention {setup.attention}": setup.attention == "flash_attention_2",
         "--packing": setup.packing,
         "--kbit-preparation": setup.kbit_preparation,

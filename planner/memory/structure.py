@@ -6,9 +6,13 @@ from vramplan.planner.device import Route
 from vramplan.planner.dims import model_dims
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.memory.mode import mode_of
-from vramplan.planner.memory.stack import shortest_stack, shortest_stack_layers
-from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.memory.stack import running_stacks, shortest_stack, shortest_stack_layers
+from vramplan.planner.memory.static_methods import prefix_layers
+from vramplan.planner.methods import virtual_tokens
+from vramplan.planner.model_spec import ModelSpec, Weight
 from vramplan.planner.programs.key import ProgramKey, Structure
+from vramplan.planner.programs.program import STACKS
+from vramplan.planner.tasks import check_task
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Workload
 
@@ -39,6 +43,9 @@ STRUCTURAL: dict[str, Any] = {
 }
 """Config fields that decide which operations run, with transformers' default where a config leaves them out."""
 
+_METHOD_FIELDS = {"num_virtual_tokens": "P", "bottleneck_size": "b", "encoder_hidden_size": "e"}
+"""A method's sizes and their variables (planner/dims.py)."""
+
 IRRELEVANT = frozenset(
     (
         "architectures",
@@ -49,6 +56,7 @@ IRRELEVANT = frozenset(
         "dtype",
         "eos_token_id",
         "id2label",
+        "num_labels",
         "initializer_range",
         "label2id",
         "pad_token_id",
@@ -68,11 +76,7 @@ def program_key(model: ModelSpec, workload: Workload, setup: TrainingSetup, rout
         NoProgramError: a model without a language-model head, or whose layers cannot be told apart.
         UnsupportedError: a mode that is not priced yet.
     """
-    if not model.architecture.endswith(("ForCausalLM", "LMHeadModel")):
-        raise NoProgramError(
-            f"{model.repo_id} is a {model.architecture}, and only causal language models are priced yet",
-            remedy="choose a model whose architecture ends in ForCausalLM",
-        )
+    check_task(model, workload.task)
     if workload.sequence_length < 2:
         raise UnsupportedError(
             "a sequence of one token has no next token to learn", remedy="--sequence-length 2 or more"
@@ -86,6 +90,8 @@ def has_named_sizes(model: ModelSpec) -> bool:
     """Whether one program serves every size of the model: a Llama-shaped family, without the rare options that add
     sizes or operations of their own."""
     config = model.config
+    if config.get("text_config"):
+        return False
     rope = config.get("rope_parameters") or {}
     partial = rope.get("partial_rotary_factor", config.get("partial_rotary_factor"))
     plain = partial in (None, 1, 1.0) and not config.get("attention_dropout") and config.get("pretraining_tp", 1) == 1
@@ -107,28 +113,60 @@ def layer_kinds(model: ModelSpec) -> tuple[str, ...]:
 
 
 def _kinds_by_weights(model: ModelSpec) -> tuple[str, ...]:
-    depth = 1 + max((max(weight.layers) for weight in model.weights if weight.layers), default=-1)
-    if depth == 0:
+    depths: dict[str, int] = {}
+    for weight in model.weights:
+        if weight.layers:
+            stack = _stack(weight)
+            depths[stack] = max(depths.get(stack, 0), 1 + max(weight.layers))
+    stacks = running_stacks(depths)
+    if not stacks:
         raise NoProgramError(f"{model.repo_id}: no repeated layers were found in its weights")
+    if len(stacks) == 1:
+        return _kinds_of_stack(model, stacks[0], depths[stacks[0]])
+    halves = zip(STACKS, stacks, strict=True)
+    return tuple(f"{half}:{kind}" for half, stack in halves for kind in _kinds_of_stack(model, stack, depths[stack]))
+
+
+def _kinds_of_stack(model: ModelSpec, stack: str, depth: int) -> tuple[str, ...]:
     has: list[list[Any]] = [[] for _ in range(depth)]
     for weight in model.weights:
-        for layer in weight.layers:
+        for layer in weight.layers if _stack(weight) == stack else ():
             has[layer].append((weight.name, weight.shape))
     letters: dict[tuple[Any, ...], str] = {}
     kinds = [letters.setdefault(tuple(names), f"k{len(letters)}") for names in has]
-    types = model.config.get("layer_types") or []
+    types = _text(model.config).get("layer_types") or []
     if len(types) == depth:
         kinds = [f"{kind}:{attention}" for kind, attention in zip(kinds, types, strict=True)]
     return tuple(kinds)
 
 
+def _stack(weight: Weight) -> str:
+    """The list of layers a weight is in, by name."""
+    return weight.name.partition(".{layer}")[0]
+
+
+def _text(config: dict[str, Any]) -> dict[str, Any]:
+    """The language model's part of a config."""
+    return {**config, **(config.get("text_config") or {})}
+
+
 def replay_values(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict[str, int]:
-    """The variables' values: the model's sizes, the batch, and the rank."""
+    """The variables' values: the model's sizes, the batch, and what the method has of its own."""
     values = model_dims(model.config) if has_named_sizes(model) else {}
     batch, length = setup.micro_batch_size, workload.sequence_length
     values["B"], values["S"] = batch, length
+    if workload.num_labels is not None:
+        values["C"] = workload.num_labels
+    if workload.target_length is not None:
+        values["D"] = workload.target_length
     values["N"] = max(1, round(workload.valid_label_fraction * batch * (length - 1)))
-    values["r"] = getattr(setup.method, "r", 1)
+    method = setup.method
+    values["r"] = getattr(method, "r", 1)
+    values |= {
+        variable: int(getattr(method, field)) for field, variable in _METHOD_FIELDS.items() if hasattr(method, field)
+    }
+    if method.kind == "prefix":
+        values["L"] = prefix_layers(model)
     return values
 
 
@@ -136,7 +174,7 @@ def _structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> St
     """A family whose sizes are variables: one program serves every size of it."""
     config = model.config
     dims = model_dims(config)
-    slides, windowed = _window(config, workload)
+    slides, windowed = _window(config, workload, virtual_tokens(setup.method))
     fields = {name: config.get(name, default) for name, default in STRUCTURAL.items()}
     fields["attn_logit_softcapping"] = fields["attn_logit_softcapping"] is not None
     fields["final_logit_softcapping"] = fields["final_logit_softcapping"] is not None
@@ -161,15 +199,16 @@ def _own_structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -
         fields={},
         kinds=tuple(kinds[layer] for layer in kept),
         single_row=setup.micro_batch_size == 1,
-        windowed=_window(model.config, workload)[1],
+        windowed=_window(model.config, workload, virtual_tokens(setup.method))[1],
         config={name: value for name, value in model.config.items() if name not in IRRELEVANT},
         kept=kept,
     )
 
 
-def _window(config: dict[str, Any], workload: Workload) -> tuple[bool, bool]:
+def _window(config: dict[str, Any], workload: Workload, num_virtual_tokens: int) -> tuple[bool, bool]:
     """Whether layers slide, and whether the sequence reaches their window."""
+    config = _text(config)
     window = config.get("sliding_window")
     types = config.get("layer_types")
     slides = isinstance(window, int) and (not types or any("sliding" in str(kind) for kind in types))
-    return slides, bool(slides and workload.sequence_length >= int(window or 0))
+    return slides, bool(slides and workload.sequence_length + num_virtual_tokens >= int(window or 0))

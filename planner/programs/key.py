@@ -9,16 +9,17 @@ from typing import Any, Literal
 
 from vramplan.planner.device import Route
 from vramplan.planner.dtypes import FloatDtype
-from vramplan.planner.methods import Targets
+from vramplan.planner.methods import AdapterKind, EncoderType, NonLinearity, Targets
 from vramplan.planner.training_setup import Attention, Loop, Loss
 from vramplan.planner.values import Value
+from vramplan.planner.workload import Task
 
 
 class Mode(Value):
     """How it is trained, sizes (rank, batch, sequence) left out."""
 
     route: Route
-    method: Literal["full", "lora", "qlora"]
+    method: Literal["full", "lora", "qlora", "adapter", "ia3", "ln-tuning", "bitfit", "prefix", "prompt", "ptuning"]
     target_modules: Targets = "all-linear"
     use_dora: bool = False
     dropout: bool = False
@@ -33,6 +34,12 @@ class Mode(Value):
     loop: Loop = "executor"
     padded: bool = False
     kbit_preparation: bool = False
+    feedforward_modules: tuple[str, ...] = ()
+    adapter_kind: AdapterKind | None = None
+    non_linearity: NonLinearity | None = None
+    encoder: EncoderType | None = None
+    """The network behind p-tuning's virtual tokens."""
+    task: Task = "causal-lm"
 
 
 class Structure(Value):

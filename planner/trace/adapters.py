@@ -5,22 +5,75 @@ from typing import Any
 import torch
 from torch import nn
 
-from vramplan.planner.methods import Full, Lora, Method, Qlora
+from vramplan.planner.memory.static_methods import excluded_modules
+from vramplan.planner.methods import (
+    Bitfit,
+    Bottleneck,
+    Ia3,
+    LnTuning,
+    Lora,
+    Method,
+    Prefix,
+    Prompt,
+    Ptuning,
+    Qlora,
+    trains_base,
+)
 from vramplan.planner.trace.skeleton import TORCH_DTYPES
 
 MAGNITUDE = "lora_magnitude_vector"
+CAUSAL_LM: dict[str, Any] = {"task_type": "CAUSAL_LM"}
 
 
-def peft_config(method: Method) -> Any | None:
-    """The PEFT config of a method; None for full fine-tuning."""
-    if isinstance(method, Full):
-        return None
+def peft_config(method: Method, *, tokenizer: str | None = None) -> Any | None:
+    """The PEFT config of a method; None for one that trains the base's own parameters.
+
+    Args:
+        tokenizer: the folder or Hub id whose tokenizer reads the text a prompt starts from.
+    """
+    import peft
+
+    match method:
+        case Lora() | Qlora():
+            return _lora_config(method)
+        case Bottleneck():
+            from vramplan.planner.trace.bottleneck import BottleneckConfig
+
+            return BottleneckConfig(
+                adapter_kind=method.adapter_kind,
+                bottleneck_size=method.bottleneck_size,
+                non_linearity=method.non_linearity,
+                target_modules=list(method.target_modules),
+                exclude_modules=list(excluded_modules(method)) or None,
+                **CAUSAL_LM,
+            )
+        case Ia3():
+            feedforward = list(method.feedforward_modules)
+            return peft.IA3Config(
+                target_modules=list(method.target_modules), feedforward_modules=feedforward, **CAUSAL_LM
+            )
+        case LnTuning():
+            return peft.LNTuningConfig(target_modules=list(method.target_modules), **CAUSAL_LM)
+        case Prefix():
+            return peft.PrefixTuningConfig(num_virtual_tokens=method.num_virtual_tokens, **CAUSAL_LM)
+        case Prompt():
+            return _prompt_config(method, tokenizer)
+        case Ptuning():
+            return peft.PromptEncoderConfig(
+                num_virtual_tokens=method.num_virtual_tokens,
+                encoder_reparameterization_type=method.encoder_reparameterization_type,
+                encoder_hidden_size=method.encoder_hidden_size,
+                **CAUSAL_LM,
+            )
+        case _:
+            return None
+
+
+def _lora_config(method: Lora | Qlora) -> Any:
     from peft import LoraConfig
 
-    assert isinstance(method, (Lora, Qlora))
     targets = method.target_modules
     return LoraConfig(
-        task_type="CAUSAL_LM",
         r=method.r,
         lora_alpha=method.lora_alpha,
         lora_dropout=method.lora_dropout,
@@ -28,16 +81,33 @@ def peft_config(method: Method) -> Any | None:
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
         bias="none",
+        **CAUSAL_LM,
     )
 
 
-def apply_method(model: nn.Module, method: Method, *, adapter_dtype: str) -> nn.Module:
-    """Wrap a loaded (or skeleton) model with a method's adapter, in the adapter dtype asked for."""
-    config = peft_config(method)
-    if config is None:
+def _prompt_config(method: Prompt, tokenizer: str | None) -> Any:
+    from peft import PromptTuningConfig
+
+    start: dict[str, Any] = {}
+    if method.prompt_tuning_init_text is not None and tokenizer is not None:
+        start = {
+            "prompt_tuning_init": "TEXT",
+            "prompt_tuning_init_text": method.prompt_tuning_init_text,
+            "tokenizer_name_or_path": tokenizer,
+        }
+    return PromptTuningConfig(num_virtual_tokens=method.num_virtual_tokens, **start, **CAUSAL_LM)
+
+
+def apply_method(model: nn.Module, method: Method, *, adapter_dtype: str, tokenizer: str | None = None) -> nn.Module:
+    """Wrap a loaded (or skeleton) model with a method's adapter, in the adapter dtype asked for; a method that trains
+    the base's own parameters chooses them."""
+    if trains_base(method):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not isinstance(method, Bitfit) or name.endswith("bias"))
         return model
     from peft import get_peft_model
 
+    config = peft_config(method, tokenizer=tokenizer)
     wrapped: nn.Module = get_peft_model(model, config, autocast_adapter_dtype=adapter_dtype == "fp32")
     cast_adapter(wrapped, adapter_dtype)
     return wrapped

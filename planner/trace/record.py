@@ -12,14 +12,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from vramplan.planner.methods import Method, trains_base
 from vramplan.planner.programs.key import Mode
-from vramplan.planner.trace import attention, loss, plain_loop, quantize, step
+from vramplan.planner.trace import attention, loss, plain_loop, quantize, step, virtual_tokens
 from vramplan.planner.trace.adapters import apply_method
 from vramplan.planner.trace.autocast import cuda_autocast
 from vramplan.planner.trace.kernel_buffers import CUDA_BUFFERS
 from vramplan.planner.trace.segments import following
 from vramplan.planner.trace.skeleton import TORCH_DTYPES, build_skeleton, materialize
 from vramplan.planner.trace.tracker import Tracker, exact_lifetimes
-
 
 _KINDS: dict[str, Any] = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(Method)[0])}
 
@@ -60,7 +59,8 @@ def method_of(mode: Mode, rank: int, sizes: dict[str, int]) -> Method:
         "encoder_hidden_size": sizes.get("e"),
     }
     kind = _KINDS[mode.method]
-    return kind(**{name: value for name, value in fields.items() if name in kind.model_fields})
+    method: Method = kind(**{name: value for name, value in fields.items() if name in kind.model_fields})
+    return method
 
 
 def build_model(case: Case, *, real: bool = False) -> nn.Module:
@@ -76,6 +76,7 @@ def build_model(case: Case, *, real: bool = False) -> nn.Module:
         method = method_of(mode, case.rank, case.method_sizes)
         model = apply_method(model, method, adapter_dtype=mode.adapter_dtype or mode.dtype)
     materialize(model, real=real)
+    virtual_tokens.renew_indices(model)
     model.train()
     if mode.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -114,6 +115,7 @@ def record(case: Case, *, as_macro: bool = True) -> Tracker:
 def run_tracked(model: nn.Module, case: Case, tracker: Tracker, *, real: bool = False) -> None:
     """Run one micro step of ``model`` under ``tracker``, its static tensors declared first."""
     declare_static(model, tracker)
+    virtual_tokens.declare_indices(model, tracker, case.mode.route)
     batch = step.language_batch(
         case.batch, case.sequence, real=real, vocab_size=case.config["vocab_size"], padded=case.mode.padded
     )

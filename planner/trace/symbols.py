@@ -68,11 +68,13 @@ class Symbols:
         atoms = [name for name in self.values[0] if any(each[name] > 1 for each in self.values)]
         for degree in (1, 2, 3, 4):
             for names in itertools.combinations(atoms, degree):
-                if sum(name.startswith("S") for name in names) > 1 or len({"d", "dr"} & set(names)) > 1:
+                lengths = [name[0] for name in names if name[0] in "STD"]
+                if len(lengths) > len(set(lengths)) or len({"d", "dr"} & set(names)) > 1:
                     continue
                 for coefficient in (1, 2, 3, 4) if degree <= 2 else (1, 2):
                     yield Dim(coefficient, names)
         yield Dim(1, ("S", "S"))
+        yield from (Dim(1, (length, length)) for length in "TD" if length in atoms)
         if "d" not in atoms:
             return  # a model whose sizes are numbers
         yield Dim(1, ("d",), 2)  # rotary frequencies

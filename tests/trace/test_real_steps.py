@@ -16,10 +16,10 @@ def _mode(**changes):
     return Mode(**fields)
 
 
-def _key(mode, model_type="llama", tied=False, **structure):
+def _key(mode, model_type="llama", tied=False, biases=False, **structure):
     from vramplan.planner.programs.key import ProgramKey, Structure
 
-    fields = {"hidden_act": "silu", "tie_word_embeddings": tied, "attention_bias": False, "mlp_bias": False}
+    fields = {"hidden_act": "silu", "tie_word_embeddings": tied, "attention_bias": biases, "mlp_bias": biases}
     shape = {"heads": "gqa", "aligned_heads": True, "single_row": False, "windowed": False, **structure}
     return ProgramKey(
         structure=Structure(model_type=model_type, fields=fields, kinds=("full_attention",) * 4, **shape),
@@ -36,7 +36,7 @@ def _real_peaks(key, sizes, kinds):
     from vramplan.planner.trace.record import Case, build_model, run_tracked
     from vramplan.planner.trace.tracker import Tracker
 
-    case = Case(trace_config(key, sizes, kinds), key.mode, sizes["B"], sizes["S"], sizes["r"])
+    case = Case(trace_config(key, sizes, kinds), key.mode, sizes["B"], sizes["S"], sizes["r"], method_sizes=sizes)
     model = build_model(case, real=True)
     tracker = Tracker(replace=quantize.opened_kernels() if key.mode.quant else {})
     with contextlib.ExitStack() as stack:
@@ -70,13 +70,13 @@ def test_so_do_the_rarer_modes(mode):
     _assert_equal(_key(_mode(**mode)))
 
 
-def _assert_equal(key):
+def _assert_equal(key, sizes=SIZES):
     from vramplan.planner.memory.replay import At, Replay
     from vramplan.planner.trace.build import build_program
 
     program = build_program(key)
     kinds = ("full_attention",) * 6
-    sizes = {**SIZES, "N": SIZES["B"] * (SIZES["S"] - 1)}
+    sizes = {**sizes, "N": sizes["B"] * (sizes["S"] - 1)}
     replayed = Replay(program, At(sizes, kinds, 1)).run()
     peaks, end = _real_peaks(key, sizes, kinds)
     assert {phase: peak.total_bytes for phase, peak in replayed.peaks.items()} == peaks

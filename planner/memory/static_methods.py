@@ -1,0 +1,218 @@
+"""What each method adds to a model: its parameters, counted tensor by tensor.
+
+LoRA      A is (r, in), B is (out, r): r (in + out) a linear (Hu et al., 2021, section 4.1)
+adapter   down (b, h) and up (h, b) with biases: 2 h b + b + h a bottleneck (Houlsby et al., 2019, section 2.1)
+IA3       one factor an output channel, or an input channel of a feed-forward target (Liu et al., 2022, section 3.3)
+prefix    P rows of a key and a value of every layer: P x layers x 2 x K d (peft/tuners/prefix_tuning/model.py)
+prompt    P rows of the hidden size (peft/tuners/prompt_tuning/model.py)
+p-tuning  the same rows, and an MLP h -> e -> e -> h, or an LSTM and two linears (peft/tuners/p_tuning/model.py)
+"""
+
+from collections.abc import Iterator
+
+from vramplan.planner.dims import model_dims
+from vramplan.planner.dtypes import BYTES
+from vramplan.planner.errors import UsageError
+from vramplan.planner.memory.groups import Group
+from vramplan.planner.method_targets import ATTENTION_OUTPUTS, ends_with
+from vramplan.planner.methods import Bottleneck, Ia3, LnTuning, Lora, Prefix, Prompt, Ptuning, Qlora, Targets
+from vramplan.planner.model_spec import ModelSpec, Weight
+from vramplan.planner.training_setup import TrainingSetup
+
+DORA_MAGNITUDE_BYTES = 4
+"""DoRA's magnitude of each output row stays fp32 (Liu et al., 2024, arXiv:2402.09353; planner/trace/adapters.py)."""
+LSTM_LAYERS = 2
+"""encoder_num_layers, peft/tuners/p_tuning/config.py."""
+
+
+def adapter_groups(model: ModelSpec, setup: TrainingSetup) -> list[Group]:
+    """Every tensor a method adds; all of them train.
+
+    Raises:
+        UsageError: a target names nothing the method can sit on.
+    """
+    method, size = setup.method, BYTES[setup.precision.adapter_dtype]
+    match method:
+        case Lora() | Qlora():
+            return list(_low_rank(model, method, size))
+        case Bottleneck():
+            return list(_bottlenecks(model, method, size))
+        case Ia3():
+            return list(_factors(model, method, size))
+        case LnTuning():
+            return list(_norms(model, method, size))
+        case Prefix():
+            return [Group(method.num_virtual_tokens * prefix_width(model), size, 1, embedding=True)]
+        case Prompt():
+            return [Group(method.num_virtual_tokens * hidden_size(model), size, 1, embedding=True)]
+        case Ptuning():
+            return list(_encoder(hidden_size(model), method, size))
+        case _:
+            return []
+
+
+def _low_rank(model: ModelSpec, method: Lora | Qlora, size: int) -> Iterator[Group]:
+    for rows, columns, count in targeted(model, method.target_modules):
+        yield Group(method.r * columns, size, count)
+        yield Group(rows * method.r, size, count)
+        if method.use_dora:
+            yield Group(rows, DORA_MAGNITUDE_BYTES, count)
+
+
+def _bottlenecks(model: ModelSpec, method: Bottleneck, size: int) -> Iterator[Group]:
+    width = method.bottleneck_size
+    but = excluded_modules(method)
+    for rows, _, count in targeted(model, method.target_modules, but=but):
+        yield Group(width * rows, size, count)
+        yield Group(width, size, count, decays=False)
+        yield Group(rows * width, size, count)
+        yield Group(rows, size, count, decays=False)
+
+
+def excluded_modules(method: Bottleneck) -> tuple[str, ...]:
+    """Ends of names that are no target although they match one: BERT's ``attention.output.dense``, for Pfeiffer."""
+    return ATTENTION_OUTPUTS if method.adapter_kind == "pfeiffer" else ()
+
+
+def _factors(model: ModelSpec, method: Ia3, size: int) -> Iterator[Group]:
+    for weight in model.weights:
+        if is_adaptable(weight) and any(ends_with(weight.name, target) for target in method.target_modules):
+            rows, columns = _rows_and_columns(weight)
+            module = weight.name.rpartition(".")[0]
+            feedforward = any(module.endswith(end) for end in method.feedforward_modules)
+            yield Group(columns if feedforward else rows, size, weight.count)
+    _check_matched(model, method.target_modules)
+
+
+def _norms(model: ModelSpec, method: LnTuning, size: int) -> Iterator[Group]:
+    norms = [weight for weight in model.weights if weight.module == "norm"]
+    for target in method.target_modules:
+        if not any(ends_with(weight.name, target) for weight in norms):
+            names = ", ".join(sorted({leaf(weight.name) for weight in norms}))
+            raise UsageError(f"--target {target}: {model.repo_id} has no norm of that name", remedy=f"its: {names}")
+    for weight in norms:
+        if any(ends_with(weight.name, target) for target in method.target_modules):
+            yield Group(weight.numel, size, weight.count, decays=False)
+
+
+def _encoder(hidden: int, method: Ptuning, size: int) -> Iterator[Group]:
+    width = method.encoder_hidden_size
+
+    def linear(columns: int, rows: int) -> Iterator[Group]:
+        yield Group(rows * columns, size, 1)
+        yield Group(rows, size, 1, decays=False)
+
+    yield Group(method.num_virtual_tokens * hidden, size, 1, embedding=True)
+    if method.encoder_reparameterization_type == "MLP":
+        yield from linear(hidden, width)
+        yield from linear(width, width)
+        yield from linear(width, hidden)
+        return
+    columns = hidden
+    for _ in range(LSTM_LAYERS):
+        yield Group(4 * width * columns, size, 2)  # input to the four gates, both directions
+        yield Group(4 * width * width, size, 2)  # state to the four gates
+        yield Group(4 * width, size, 4, decays=False)
+        columns = 2 * width
+    yield from linear(2 * width, 2 * width)
+    yield from linear(2 * width, hidden)
+
+
+def hidden_size(model: ModelSpec) -> int:
+    """The width of the embeddings, under the name the config gives it."""
+    config = model.config
+    for name in ("hidden_size", "n_embd", "d_model"):
+        if config.get(name):
+            return int(config[name])
+    raise UsageError(
+        f"{model.repo_id} does not say its hidden size, which virtual tokens need", remedy="use --method lora"
+    )
+
+
+def prefix_layers(model: ModelSpec) -> int:
+    """Layers that get a prefix."""
+    for name in ("num_hidden_layers", "num_layers", "n_layer"):
+        if model.config.get(name):
+            return int(model.config[name])
+    raise UsageError(f"{model.repo_id} does not say how many layers it has", remedy="use --method lora")
+
+
+def prefix_width(model: ModelSpec) -> int:
+    """Numbers of one virtual token of a prefix: a key and a value of every layer (peft/utils/other.py,
+    _prepare_prompt_learning_config: grouped key/value heads are counted, other models take the hidden size)."""
+    width = hidden_size(model)
+    if model.config.get("num_key_value_heads"):
+        dims = model_dims(model.config)
+        width = dims["K"] * dims["d"]
+    return prefix_layers(model) * 2 * width
+
+
+def is_adaptable(weight: Weight) -> bool:
+    """What LoRA can sit on: ``isinstance(module, (nn.Linear, Conv1D))`` (peft/tuners/tuners_utils.py)."""
+    linear = weight.module in ("linear", "linear_subclass") or is_conv1d(weight)
+    return linear and weight.name.endswith(".weight")
+
+
+def is_conv1d(weight: Weight) -> bool:
+    """transformers' Conv1D, a linear stored (in, out); a real convolution has more dimensions."""
+    return weight.module == "conv" and len(weight.shape) == 2
+
+
+def is_head(weight: Weight, model: ModelSpec) -> bool:
+    """The output projection onto the vocabulary."""
+    if model.output_embedding is not None:
+        return weight.name == f"{model.output_embedding}.weight"
+    return weight.module == "linear" and not weight.layers and weight.shape[0] == model.config.get("vocab_size")
+
+
+def targeted(model: ModelSpec, targets: Targets, *, but: tuple[str, ...] = ()) -> Iterator[tuple[int, int, int]]:
+    """(rows, columns, count) of each linear a method adapts. ``all-linear`` is every linear but the output head
+    (peft/tuners/tuners_utils.py, _maybe_include_all_linear_layers).
+
+    Raises:
+        UsageError: a target matches nothing.
+    """
+    for weight in model.weights:
+        if is_adaptable(weight) and matches(weight, model, targets):
+            if not any(ends_with(weight.name, other) for other in but):
+                yield (*_rows_and_columns(weight), weight.count)
+    _check_matched(model, targets)
+
+
+def _rows_and_columns(weight: Weight) -> tuple[int, int]:
+    rows, columns = reversed(weight.shape) if is_conv1d(weight) else weight.shape
+    return rows, columns
+
+
+def matches(weight: Weight, model: ModelSpec, targets: Targets) -> bool:
+    """Whether a linear's weight is a target."""
+    if targets == "all-linear":
+        return not is_head(weight, model)
+    return any(ends_with(weight.name, target) for target in targets)
+
+
+def _check_matched(model: ModelSpec, targets: Targets) -> None:
+    missing = unmatched_targets(model, targets)
+    if missing:
+        names = ", ".join(sorted(linear_names(model)))
+        raise UsageError(
+            f"--target {missing[0]}: {model.repo_id} has no linear of that name", remedy=f"its linears are: {names}"
+        )
+
+
+def linear_names(model: ModelSpec) -> set[str]:
+    """Last parts of the names of all linears."""
+    return {leaf(weight.name) for weight in model.weights if is_adaptable(weight)}
+
+
+def unmatched_targets(model: ModelSpec, targets: Targets) -> list[str]:
+    """Targets that name no linear of the model."""
+    if targets == "all-linear":
+        return []
+    linears = [weight.name for weight in model.weights if is_adaptable(weight)]
+    return [target for target in targets if not any(ends_with(name, target) for name in linears)]
+
+
+def leaf(name: str) -> str:
+    """``model.layers.{layer}.mlp.up_proj.weight`` -> ``up_proj``."""
+    return name.rsplit(".", 2)[-2]

@@ -1,0 +1,195 @@
+"""From the options a person gave to a Method: what each method takes, its defaults, and what a model lacks for it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vramplan.planner.errors import UsageError
+from vramplan.planner.memory.static_methods import hidden_size
+from vramplan.planner.method_targets import ia3_targets, norm_targets, output_projections
+from vramplan.planner.methods import (
+    Bitfit,
+    Bottleneck,
+    Full,
+    Ia3,
+    Layerwise,
+    LnTuning,
+    Lora,
+    Method,
+    Prefix,
+    Prompt,
+    Ptuning,
+    Qlora,
+)
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.picker import Picker
+from vramplan.planner.targets import check_targets
+
+_LOW_RANK = ("lora", "qlora")
+_PROMPTS = ("prefix", "prompt", "ptuning")
+_ADAPTERS = (*_LOW_RANK, "adapter", "ia3", "ln-tuning", *_PROMPTS)
+OPTION_METHODS: dict[str, tuple[str, ...]] = {
+    "rank": _LOW_RANK,
+    "alpha": _LOW_RANK,
+    "target": (*_LOW_RANK, "adapter", "ia3", "ln-tuning"),
+    "lora_dropout": _LOW_RANK,
+    "use_rslora": _LOW_RANK,
+    "use_dora": _LOW_RANK,
+    "adapter_dtype": _ADAPTERS,
+    "quant": ("qlora", *_ADAPTERS[2:]),
+    "double_quant": ("qlora", *_ADAPTERS[2:]),
+    "kbit_preparation": ("qlora", *_ADAPTERS[2:]),
+    "virtual_tokens": _PROMPTS,
+    "prompt_init_text": ("prompt",),
+    "encoder_type": ("ptuning",),
+    "encoder_hidden_size": ("ptuning",),
+    "feedforward": ("ia3",),
+    "adapter_kind": ("adapter",),
+    "bottleneck_size": ("adapter",),
+    "non_linearity": ("adapter",),
+    "lower_layers": ("layerwise",),
+    "lower_learning_rate": ("layerwise",),
+}
+"""Options that only some methods have."""
+
+
+def options_of_others(method: str) -> tuple[str, ...]:
+    """The options a method cannot have."""
+    return tuple(name for name, methods in OPTION_METHODS.items() if method not in methods)
+
+
+def choose_method(pick: Picker, model: ModelSpec) -> Method:
+    """The method asked for, complete.
+
+    Raises:
+        UsageError: a target matches nothing, or the model lacks what the method needs.
+    """
+    kind = pick.take("method", "lora", because="start with an adapter; compare with vramplan recommend")
+    return _CHOOSERS[kind](pick, model)
+
+
+def _low_rank(pick: Picker, model: ModelSpec) -> dict[str, Any]:
+    targets = _targets(pick, "all-linear")
+    check_targets(targets, model)
+    return {
+        "r": pick.take("rank", 16),
+        "lora_alpha": pick.take("alpha", 32),
+        "lora_dropout": pick.take("lora_dropout", 0.0),
+        "target_modules": targets,
+        "use_rslora": pick.take("use_rslora", False),
+        "use_dora": pick.take("use_dora", False),
+    }
+
+
+def _lora(pick: Picker, model: ModelSpec) -> Method:
+    return Lora(**_low_rank(pick, model))
+
+
+def _qlora(pick: Picker, model: ModelSpec) -> Method:
+    fields = _low_rank(pick, model)
+    return Qlora(**fields, quant=pick.take("quant", "nf4"), double_quant=pick.take("double_quant", True))
+
+
+def _bottleneck(pick: Picker, model: ModelSpec) -> Method:
+    kind = pick.take("adapter_kind", "houlsby")
+    targets = _named(pick) or output_projections(model, kind)
+    pick.take("target", ",".join(targets), derived=f"where {kind} puts them")
+    check_targets(targets, model)
+    return Bottleneck(
+        adapter_kind=kind,
+        bottleneck_size=pick.take("bottleneck_size", 64),
+        non_linearity=pick.take("non_linearity", "gelu"),
+        target_modules=targets,
+        **_base(pick),
+    )
+
+
+def _ia3(pick: Picker, model: ModelSpec) -> Method:
+    named, feedforward = _named(pick), pick.given("feedforward")
+    if named:
+        chosen = tuple(part.strip() for part in feedforward.split(",")) if feedforward else ()
+    else:
+        named, chosen = ia3_targets(model)
+    pick.take("target", ",".join(named), derived="PEFT's default for this model")
+    pick.take("feedforward", ",".join(chosen), derived="PEFT's default for this model")
+    check_targets(named, model)
+    if not set(chosen) <= set(named):
+        raise UsageError(
+            f"--feedforward {','.join(chosen)}: a feed-forward target is one of the targets",
+            remedy=f"its targets are {','.join(named)}: add it to --target",
+        )
+    return Ia3(target_modules=named, feedforward_modules=chosen, **_base(pick))
+
+
+def _ln_tuning(pick: Picker, model: ModelSpec) -> Method:
+    targets = _named(pick) or norm_targets(model)
+    pick.take("target", ",".join(targets), derived="PEFT's default for this model")
+    return LnTuning(target_modules=targets, **_base(pick))
+
+
+def _prefix(pick: Picker, model: ModelSpec) -> Method:
+    return Prefix(num_virtual_tokens=_virtual_tokens(pick), **_base(pick))
+
+
+def _prompt(pick: Picker, model: ModelSpec) -> Method:
+    text = pick.take("prompt_init_text", None)
+    return Prompt(num_virtual_tokens=_virtual_tokens(pick), prompt_tuning_init_text=text, **_base(pick))
+
+
+def _ptuning(pick: Picker, model: ModelSpec) -> Method:
+    return Ptuning(
+        num_virtual_tokens=_virtual_tokens(pick),
+        encoder_reparameterization_type=pick.take("encoder_type", "MLP"),
+        encoder_hidden_size=pick.take("encoder_hidden_size", hidden_size(model), derived="the model's hidden size"),
+        **_base(pick),
+    )
+
+
+def _virtual_tokens(pick: Picker) -> int:
+    return int(pick.take("virtual_tokens", 20))
+
+
+def _layerwise(pick: Picker, model: ModelSpec) -> Method:
+    return Layerwise(
+        lower_layers=pick.take("lower_layers", 6),
+        lower_learning_rate=pick.take("lower_learning_rate", 5e-5),
+    )
+
+
+def _base(pick: Picker) -> dict[str, Any]:
+    """How the base of a method other than LoRA's is held."""
+    quant = pick.given("quant")
+    if quant is None:
+        return {}
+    return {"quant": pick.take("quant", None), "double_quant": pick.take("double_quant", True)}
+
+
+def _named(pick: Picker) -> tuple[str, ...]:
+    """The targets a person named, if any."""
+    targets = _targets(pick, "") if pick.given("target") else ()
+    if targets == "all-linear":
+        raise UsageError(
+            "--target all-linear belongs to LoRA", remedy="name the modules, or leave --target out for the default"
+        )
+    return tuple(targets)
+
+
+def _targets(pick: Picker, fallback: str) -> Any:
+    targets = pick.given("target") if fallback == "" else pick.take("target", fallback)
+    if targets == "all-linear":
+        return targets
+    return tuple(name.strip() for name in targets.split(","))
+
+
+_CHOOSERS: Mapping[str, Callable[[Picker, ModelSpec], Method]] = {
+    "full": lambda pick, model: Full(),
+    "layerwise": _layerwise,
+    "bitfit": lambda pick, model: Bitfit(),
+    "ln-tuning": _ln_tuning,
+    "lora": _lora,
+    "qlora": _qlora,
+    "adapter": _bottleneck,
+    "ia3": _ia3,
+    "prefix": _prefix,
+    "prompt": _prompt,
+    "ptuning": _ptuning,
+}

@@ -1,0 +1,51 @@
+"""Every method's program against a real step of it: the same bytes, in every phase."""
+
+import pytest
+
+from tests.trace.test_real_steps import SIZES, _assert_equal, _key, _mode
+
+pytestmark = pytest.mark.train
+SMALL = {**SIZES, "P": 5, "b": 3, "e": 24}
+MODES = {
+    "prompt": {"method": "prompt"},
+    "prompt, stock loss, no checkpointing": {
+        "method": "prompt",
+        "loss": "standard",
+        "gradient_checkpointing": False,
+    },
+    "p-tuning": {"method": "ptuning", "encoder": "MLP"},
+    "p-tuning on a bf16 base": {"method": "ptuning", "encoder": "MLP", "dtype": "bf16"},
+    "ia3": {
+        "method": "ia3",
+        "target_modules": ("down_proj", "k_proj", "v_proj"),
+        "feedforward_modules": ("down_proj",),
+    },
+    "houlsby": {
+        "method": "adapter",
+        "adapter_kind": "houlsby",
+        "non_linearity": "gelu",
+        "target_modules": ("down_proj", "o_proj"),
+    },
+    "pfeiffer, no checkpointing": {
+        "method": "adapter",
+        "adapter_kind": "pfeiffer",
+        "non_linearity": "relu",
+        "target_modules": ("down_proj",),
+        "gradient_checkpointing": False,
+    },
+    "ln-tuning": {
+        "method": "ln-tuning",
+        "target_modules": ("input_layernorm", "norm", "post_attention_layernorm"),
+    },
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.filterwarnings("ignore")
+def test_a_methods_program_gives_the_bytes_of_its_real_step(name: str) -> None:
+    _assert_equal(_key(_mode(**MODES[name])), SMALL)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_bitfit_trains_the_biases_there_are() -> None:
+    _assert_equal(_key(_mode(method="bitfit"), biases=True), SMALL)
