@@ -3,10 +3,11 @@
 from typing import Any
 
 from vramplan.executor.failure import first_line
-from vramplan.executor.methods import full, lora, qlora
+from vramplan.executor.methods import quantized
+from vramplan.executor.methods.attach import attach
 from vramplan.executor.torch_dtypes import torch_dtype
 from vramplan.planner.errors import ModelMissingError, UnsupportedError
-from vramplan.planner.methods import Full, Lora, Qlora
+from vramplan.planner.methods import quant_of
 from vramplan.planner.plan import PlannedModel
 from vramplan.planner.training_setup import TrainingSetup
 
@@ -44,8 +45,8 @@ def load_model(model: PlannedModel, setup: TrainingSetup, *, device_map: dict[st
     """
     from transformers import AutoModelForCausalLM
 
-    method = setup.method
-    quantization = {"quantization_config": qlora.quantization_config(method, setup)} if method.kind == "qlora" else {}
+    quantised = quant_of(setup.method) is not None
+    quantization = {"quantization_config": quantized.quantization_config(setup)} if quantised else {}
     try:
         base = AutoModelForCausalLM.from_pretrained(
             source(model),
@@ -69,16 +70,7 @@ def load_model(model: PlannedModel, setup: TrainingSetup, *, device_map: dict[st
             remedy="plan again for this model",
         )
     base.config.use_cache = False
-    return attach(base, method, setup)
-
-
-def attach(model: Any, method: Full | Lora | Qlora, setup: TrainingSetup) -> Any:
-    """The method, applied to a loaded model."""
-    if isinstance(method, Full):
-        return full.attach(model)
-    if isinstance(method, Qlora):
-        return qlora.attach(model, method, setup)
-    return lora.attach(model, method)
+    return attach(base, setup, tokenizer=source(model))
 
 
 def _origin(model: PlannedModel) -> dict[str, Any]:

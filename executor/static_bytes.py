@@ -34,7 +34,7 @@ def model_bytes(model: Any, device_type: str) -> dict[Component, int]:
         "weights": count(weights),
         "quantization_state": count(quantized),
         "adapter": count(adapter),
-        "buffers": count(model.buffers()),
+        "buffers": count([*model.buffers(), *getattr(model, "prompt_tokens", {}).values()]),
     }
 
 

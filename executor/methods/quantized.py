@@ -1,22 +1,22 @@
-"""QLoRA: LoRA on a base that bitsandbytes quantised (Dettmers et al., 2023, arXiv:2305.14314)."""
+"""A base that bitsandbytes quantises while it loads (Dettmers et al., 2023, arXiv:2305.14314)."""
 
 import logging
 from typing import Any
 
-from vramplan.executor.methods import lora
 from vramplan.executor.torch_dtypes import torch_dtype
-from vramplan.planner.methods import Qlora
+from vramplan.planner.methods import quant_of
 from vramplan.planner.training_setup import TrainingSetup
 
 
-def quantization_config(method: Qlora, setup: TrainingSetup) -> Any:
-    """The ``transformers.BitsAndBytesConfig`` of a plan.
+def quantization_config(setup: TrainingSetup) -> Any:
+    """The ``transformers.BitsAndBytesConfig`` of a plan whose base is quantised.
 
     4-bit matmuls run in autocast's dtype when there is autocast, else in the dtype of the base.
     """
     from transformers import BitsAndBytesConfig
 
-    if method.quant == "int8":
+    quant = quant_of(setup.method)
+    if quant == "int8":
         # One line a matmul is no news: 8-bit matmuls always take fp16 inputs.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
@@ -24,21 +24,22 @@ def quantization_config(method: Qlora, setup: TrainingSetup) -> Any:
     compute = setup.precision.dtype if mixed == "no" else mixed
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type=method.quant,
-        bnb_4bit_use_double_quant=method.double_quant,
+        bnb_4bit_quant_type=quant,
+        bnb_4bit_use_double_quant=getattr(setup.method, "double_quant", True),
         bnb_4bit_compute_dtype=torch_dtype(compute),
     )
 
 
-def attach(model: Any, method: Qlora, setup: TrainingSetup) -> Any:
-    """The quantised model with its adapter; norms, embeddings and head in fp32 where k-bit preparation is planned."""
+def prepare(model: Any, setup: TrainingSetup) -> Any:
+    """The quantised model, ready for an adapter; norms, embeddings and head in fp32 where k-bit preparation is
+    planned."""
     keep_trainable_on_cpu(model)
     if setup.kbit_preparation:
         from peft import prepare_model_for_kbit_training
 
         # The trainer turns checkpointing on later, with the same arguments for every method.
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return lora.attach(model, method)
+    return model
 
 
 def keep_trainable_on_cpu(model: Any) -> None:
