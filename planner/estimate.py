@@ -63,7 +63,7 @@ def estimate(
     budget = pricing.budget(with_tensors=with_tensors)
     available = device.available_bytes if device is not None else None
     verdict, reason = judge(budget, device)
-    reason_not_to_run = why_not_runnable(setup)
+    reason_not_to_run = why_not_runnable(setup, workload.task)
     return Candidate(
         model=model.repo_id,
         total_params=model.total_params,

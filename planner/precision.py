@@ -74,6 +74,7 @@ def _check(precision: Precision, method: Method, device: Device | None) -> None:
         )
     if precision.dtype == "fp16" and trains_base(method):
         raise UsageError(
-            f"--dtype fp16 with --method {method.kind}: fp16 weights cannot be trained, their gradients cannot be unscaled",
+            f"--dtype fp16 with --method {method.kind}: fp16 weights cannot be trained, "
+            "their gradients cannot be unscaled",
             remedy="use --dtype fp32 --mixed-precision fp16, or --dtype bf16",
         )

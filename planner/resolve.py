@@ -160,7 +160,10 @@ def _resolve(
         kbit_preparation=pick.take("kbit_preparation", False),
         alloc_conf=_alloc_conf(pick, loop, device),
     )
-    return Resolved(workload, setup, _recipe(pick, model, method, epochs), tuple(pick.options))
+    recipe = _recipe(pick, model, method, epochs)
+    if setup.optimizer == "sgd" and recipe.weight_decay > 0:  # foreach and single both copy the gradients then
+        raise UnsupportedError("--optimizer sgd with --weight-decay is not priced yet", remedy="--weight-decay 0")
+    return Resolved(workload, setup, recipe, tuple(pick.options))
 
 
 def _checkpointing(pick: Picker, method: Method) -> bool:

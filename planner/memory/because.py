@@ -2,21 +2,21 @@
 
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.memory.budget import Component
-from vramplan.planner.memory.static import Group, StaticMemory
+from vramplan.planner.memory.static import StaticMemory
 from vramplan.planner.methods import Bottleneck, Ia3, LnTuning, Method, Prefix, Prompt, Ptuning, quant_of, trains_base
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.training_setup import TrainingSetup
-from vramplan.planner.units import format_count
+from vramplan.planner.units import format_bytes, format_count
 
 
-def reasons(model: ModelSpec, setup: TrainingSetup, static: StaticMemory, states: list[Group]) -> dict[Component, str]:
-    """Why each component is what it is."""
+def reasons(model: ModelSpec, setup: TrainingSetup, static: StaticMemory, managed_bytes: int) -> dict[Component, str]:
+    """Why each component is what it is. ``managed_bytes``: optimizer states outside PyTorch's memory."""
     return {
         "weights": _weights(model, setup, static),
         "quantization_state": _quantization(setup),
         "adapter": _adapter(setup, static),
         "gradients": _gradients(setup, static),
-        "optimizer": _optimizer(setup, static),
+        "optimizer": _optimizer(setup, static, managed_bytes),
         "activations": _activations(setup),
         "loss": _loss(model, setup),
         "temporaries": "gradients of activations, casts and products in flight",
@@ -79,12 +79,24 @@ def _gradients(setup: TrainingSetup, static: StaticMemory) -> str:
     return f"{format_count(static.trainable_params)} trainable x {BYTES[dtype]} bytes: {dtype}{kept}"
 
 
-def _optimizer(setup: TrainingSetup, static: StaticMemory) -> str:
+def _optimizer(setup: TrainingSetup, static: StaticMemory, managed_bytes: int) -> str:
     count = format_count(static.trainable_params)
-    if setup.optimizer == "adamw_8bit":
-        return f"{count} trainable x 2 bytes + 4 per 256: 8-bit m and v (small tensors and embeddings fp32)"
-    if setup.optimizer == "sgd":
-        return "SGD without momentum keeps nothing"
+    fp32 = "small tensors" if setup.loop == "plain" else "small tensors and embeddings"
+    match setup.optimizer:
+        case "adamw_8bit":
+            return f"{count} trainable x 2 bytes + 8 per 256: 8-bit m and v ({fp32} fp32)"
+        case "paged_adamw_8bit":
+            return (
+                f"8-bit m and v of {count} trainable: {format_bytes(managed_bytes)} in CUDA managed memory, which is not "
+                "in this figure (on the device while there is room, else in host memory); here 8 bytes per 256, and "
+                "tensors under 100,000 elements"
+            )
+        case "lion_8bit":
+            return f"{count} trainable x 1 byte + 4 per 256: 8-bit m ({fp32} fp32)"
+        case "adafactor":
+            return "fp32 second moments, one for each row and column of a matrix (transformers' Adafactor)"
+        case "sgd":
+            return "SGD without momentum keeps nothing"
     dtype = _trainable_dtype(setup)
     return f"{count} trainable x {2 * BYTES[dtype]} bytes: m and v in {dtype}"
 

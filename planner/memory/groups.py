@@ -13,6 +13,8 @@ class Group:
     decays: bool = True
     """Trainer puts it in the weight-decay parameter group."""
     embedding: bool = False
+    shape: tuple[int, ...] | None = None
+    """Its dimensions, for an optimizer that factors matrices; None: not said."""
 
     def rounded(self, quantum_bytes: int) -> int:
         """Bytes the allocator gives all of them."""

@@ -66,10 +66,11 @@ class Pricing:
         self.question = question
         quantum = question.quantum_bytes
         self.static: StaticMemory = count_static(question.model, question.setup)
-        self.states = optimizer.state_groups(question.setup.optimizer, self.static.trainable, question.route)
-        self.step_peak = optimizer.step_peak_bytes(
-            question.setup.optimizer, self.static.trainable, question.route, quantum
-        )
+        setup, trainable = question.setup, self.static.trainable
+        self.states = optimizer.state_groups(setup.optimizer, trainable, question.route, loop=setup.loop)
+        managed = optimizer.managed_groups(setup.optimizer, trainable, question.route, loop=setup.loop)
+        self.managed_bytes = total_bytes(managed, quantum)
+        self.step_peak = optimizer.step_peak_bytes(setup.optimizer, trainable, question.route, quantum, loop=setup.loop)
         self.replay = Replay(
             program,
             At(
@@ -81,8 +82,8 @@ class Pricing:
         )
         self.replayed = self.replay.run() if replayed is None else replayed
         self.buffers = [Group(self.replay.sizes[size], 1, 1) for size, _ in program.buffers]
-        self.batch = loop.batch_groups(question.setup, question.workload)
-        self.because = reasons(question.model, question.setup, self.static, self.states)
+        self.batch = loop.batch_groups(question.model, question.setup, question.workload)
+        self.because = reasons(question.model, question.setup, self.static, self.managed_bytes)
 
     @property
     def workspaces_bytes(self) -> int:
@@ -179,7 +180,9 @@ class Pricing:
             before=[*before, *self.buffers, *self.batch],
             optimizer=self.states,
             gradients=self.static.trainable if self.question.accumulating else [],
-            step_temporaries=optimizer.step_temporaries(self.question.setup.optimizer, self.static.trainable),
+            step_temporaries=optimizer.step_temporaries(
+                self.question.setup.optimizer, self.static.trainable, loop=self.question.setup.loop
+            ),
             workspace_bytes=self.workspaces_bytes,
             alloc_conf=self.question.setup.alloc_conf,
         )

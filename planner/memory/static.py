@@ -15,8 +15,10 @@ from vramplan.planner.memory.groups import Group as Group
 from vramplan.planner.memory.groups import round_up as round_up
 from vramplan.planner.memory.groups import total_bytes as total_bytes
 from vramplan.planner.memory.static_methods import adapter_groups, is_conv1d, is_head
+from vramplan.planner.memory.static_tasks import head_copies
 from vramplan.planner.methods import Bitfit, Method, quant_of, trains_base
 from vramplan.planner.model_spec import ModelSpec, Weight
+from vramplan.planner.tasks import in_tower, is_classification_head
 from vramplan.planner.training_setup import TrainingSetup
 
 BLOCK_SIZE = 64
@@ -59,12 +61,13 @@ def count_static(model: ModelSpec, setup: TrainingSetup) -> StaticMemory:
         if quant_of(method) is not None and is_quantized(weight, model):
             _count_quantized(weight, method, out)
             continue
-        group = Group(weight.numel, BYTES[setup.precision.dtype], weight.count, _decays(weight), _embeds(weight))
+        size = BYTES[setup.precision.dtype]
+        group = Group(weight.numel, size, weight.count, _decays(weight), _embeds(weight), weight.shape)
         out.weights.append(group)
-        if trains_base(method) and (not isinstance(method, Bitfit) or is_bias(weight)):
+        if trains_base(method) and _trains(weight, method):
             out.trainable.append(group)
     if not trains_base(method):
-        out.adapter = adapter_groups(model, setup)
+        out.adapter = adapter_groups(model, setup) + head_copies(model, setup)
         out.trainable = list(out.adapter)
     if isinstance(method, Bitfit) and not out.trainable:
         raise UsageError(
@@ -72,6 +75,13 @@ def count_static(model: ModelSpec, setup: TrainingSetup) -> StaticMemory:
             remedy="use --method ia3 or --method ln-tuning, which train as little",
         )
     return out
+
+
+def _trains(weight: Weight, method: Method) -> bool:
+    """Whether a weight of the base has a gradient: not in a tower, which never runs on text; BitFit trains the biases,
+    and a classifier's head."""
+    bitfit = isinstance(method, Bitfit) and not is_bias(weight) and not is_classification_head(weight.name)
+    return not in_tower(weight.name) and not bitfit
 
 
 def is_bias(weight: Weight) -> bool:
@@ -82,6 +92,8 @@ def is_bias(weight: Weight) -> bool:
 def is_quantized(weight: Weight, model: ModelSpec) -> bool:
     """bitsandbytes replaces ``nn.Linear`` and GPT-2's ``Conv1D`` but the output head's; a subclass of Linear and fused
     experts stay (transformers/integrations/bitsandbytes.py, replace_with_bnb_linear; quantizers/base.py)."""
+    if is_classification_head(weight.name):  # kept by llm_int8_skip_modules: a quantised copy cannot train
+        return False
     replaced = weight.module == "linear" or is_conv1d(weight)
     return replaced and weight.name.endswith(".weight") and not is_head(weight, model)
 

@@ -9,14 +9,15 @@ p-tuning  the same rows, and an MLP h -> e -> e -> h, or an LSTM and two linears
 """
 
 from collections.abc import Iterator
+from typing import Any
 
-from vramplan.planner.dims import model_dims
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UsageError
 from vramplan.planner.memory.groups import Group
 from vramplan.planner.method_targets import ATTENTION_OUTPUTS, ends_with
 from vramplan.planner.methods import Bottleneck, Ia3, LnTuning, Lora, Prefix, Prompt, Ptuning, Qlora, Targets
 from vramplan.planner.model_spec import ModelSpec, Weight
+from vramplan.planner.tasks import in_tower, is_classification_head
 from vramplan.planner.training_setup import TrainingSetup
 
 DORA_MAGNITUDE_BYTES = 4
@@ -42,21 +43,22 @@ def adapter_groups(model: ModelSpec, setup: TrainingSetup) -> list[Group]:
         case LnTuning():
             return list(_norms(model, method, size))
         case Prefix():
-            return [Group(method.num_virtual_tokens * prefix_width(model), size, 1, embedding=True)]
+            width = prefix_width(model.config, prefix_layers(model))
+            return [Group(method.num_virtual_tokens * width, size, 1, embedding=True)]
         case Prompt():
-            return [Group(method.num_virtual_tokens * hidden_size(model), size, 1, embedding=True)]
+            return [Group(method.num_virtual_tokens * hidden_size(model.config), size, 1, embedding=True)]
         case Ptuning():
-            return list(_encoder(hidden_size(model), method, size))
+            return list(_encoder(hidden_size(model.config), method, size))
         case _:
             return []
 
 
 def _low_rank(model: ModelSpec, method: Lora | Qlora, size: int) -> Iterator[Group]:
     for rows, columns, count in targeted(model, method.target_modules):
-        yield Group(method.r * columns, size, count)
-        yield Group(rows * method.r, size, count)
+        yield Group(method.r * columns, size, count, shape=(method.r, columns))
+        yield Group(rows * method.r, size, count, shape=(rows, method.r))
         if method.use_dora:
-            yield Group(rows, DORA_MAGNITUDE_BYTES, count)
+            yield Group(rows, DORA_MAGNITUDE_BYTES, count, shape=(rows,))
 
 
 def _bottlenecks(model: ModelSpec, method: Bottleneck, size: int) -> Iterator[Group]:
@@ -118,14 +120,13 @@ def _encoder(hidden: int, method: Ptuning, size: int) -> Iterator[Group]:
     yield from linear(2 * width, hidden)
 
 
-def hidden_size(model: ModelSpec) -> int:
+def hidden_size(config: dict[str, Any]) -> int:
     """The width of the embeddings, under the name the config gives it."""
-    config = model.config
     for name in ("hidden_size", "n_embd", "d_model"):
         if config.get(name):
             return int(config[name])
     raise UsageError(
-        f"{model.repo_id} does not say its hidden size, which virtual tokens need", remedy="use --method lora"
+        "this model's config does not say its hidden size, which virtual tokens need", remedy="use --method lora"
     )
 
 
@@ -137,14 +138,14 @@ def prefix_layers(model: ModelSpec) -> int:
     raise UsageError(f"{model.repo_id} does not say how many layers it has", remedy="use --method lora")
 
 
-def prefix_width(model: ModelSpec) -> int:
+def prefix_width(config: dict[str, Any], layers: int) -> int:
     """Numbers of one virtual token of a prefix: a key and a value of every layer (peft/utils/other.py,
     _prepare_prompt_learning_config: grouped key/value heads are counted, other models take the hidden size)."""
-    width = hidden_size(model)
-    if model.config.get("num_key_value_heads"):
-        dims = model_dims(model.config)
-        width = dims["K"] * dims["d"]
-    return prefix_layers(model) * 2 * width
+    width = hidden_size(config)
+    key_value_heads = config.get("num_key_value_heads")
+    if key_value_heads:
+        width = key_value_heads * (config.get("head_dim") or width // config["num_attention_heads"])
+    return layers * 2 * int(width)
 
 
 def is_adaptable(weight: Weight) -> bool:
@@ -173,9 +174,9 @@ def targeted(model: ModelSpec, targets: Targets, *, but: tuple[str, ...] = ()) -
         UsageError: a target matches nothing.
     """
     for weight in model.weights:
-        if is_adaptable(weight) and matches(weight, model, targets):
-            if not any(ends_with(weight.name, other) for other in but):
-                yield (*_rows_and_columns(weight), weight.count)
+        excluded = any(ends_with(weight.name, other) for other in but)
+        if is_adaptable(weight) and matches(weight, model, targets) and not excluded:
+            yield (*_rows_and_columns(weight), weight.count)
     _check_matched(model, targets)
 
 
@@ -186,6 +187,8 @@ def _rows_and_columns(weight: Weight) -> tuple[int, int]:
 
 def matches(weight: Weight, model: ModelSpec, targets: Targets) -> bool:
     """Whether a linear's weight is a target."""
+    if is_classification_head(weight.name) or in_tower(weight.name):
+        return False
     if targets == "all-linear":
         return not is_head(weight, model)
     return any(ends_with(weight.name, target) for target in targets)
