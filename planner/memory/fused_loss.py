@@ -5,8 +5,9 @@ below walks the loop of the same name there: a positive number is an allocation,
 CUDA the tiles are folded by Triton kernels in place; elsewhere by torch operations with fp32 temporaries.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import NamedTuple
 
 TOKEN_CHUNK = 4096
 """TOKEN_CHUNK_SIZE, trl/kernels/chunked_logprob.py."""
@@ -15,8 +16,7 @@ VOCABULARY_CHUNK = 32768
 FP32, INT64 = 4, 8
 
 
-@dataclass(frozen=True)
-class FusedHead:
+class FusedHead(NamedTuple):
     """The head's sizes: tokens scored, hidden size, vocabulary; bytes per element of hidden, weight and compute."""
 
     tokens: int
@@ -29,15 +29,26 @@ class FusedHead:
     head_trains: bool
     in_place: bool
     """Triton folds the tiles (CUDA)."""
+    bias_bytes: int = 0
+    """Bytes per element of the head's bias; 0 without one."""
+    bias_trains: bool = False
+    whole: bool = True
+    """Walk every tile. A peak needs two full ones and the rest: each later full tile finds what the second found."""
 
-    def tiles(self) -> Iterator[tuple[int, Iterator[int]]]:
+    def tiles(self) -> Iterator[tuple[int, Iterable[int]]]:
         """Token counts, each with its vocabulary widths."""
-        for start in range(0, self.tokens, TOKEN_CHUNK):
-            yield min(TOKEN_CHUNK, self.tokens - start), self.widths()
+        widths = self._cut(self.vocabulary, VOCABULARY_CHUNK)
+        for tokens in self._cut(self.tokens, TOKEN_CHUNK):
+            yield tokens, widths
 
-    def widths(self) -> Iterator[int]:
-        for start in range(0, self.vocabulary, VOCABULARY_CHUNK):
-            yield min(VOCABULARY_CHUNK, self.vocabulary - start)
+    def _cut(self, total: int, chunk: int) -> list[int]:
+        full, rest = divmod(total, chunk)
+        return [chunk] * (full if self.whole else min(full, 2)) + [rest] * (rest > 0)
+
+    def bias_chunk(self, width: int) -> Iterator[int]:
+        """A tile's part of the bias, cast to the compute dtype and added in place."""
+        if self.bias_bytes and self.bias_bytes != self.compute_bytes:
+            yield from (width * self.compute_bytes, -width * self.compute_bytes)
 
     @property
     def buffer_bytes(self) -> int:
@@ -63,6 +74,7 @@ def forward(head: FusedHead) -> Iterator[int]:
             if head.weight_bytes != head.compute_bytes:
                 yield weight_chunk
                 yield -weight_chunk
+            yield from head.bias_chunk(width)
             if not head.in_place:
                 yield from _fold_forward(tokens, width, head)
     yield from (row, row, -row)  # log(sum_exp), log_z
@@ -79,6 +91,8 @@ def backward(head: FusedHead) -> Iterator[int]:
     yield hidden_grad
     if head.head_trains:
         yield weight_grad
+    if head.bias_trains:
+        yield FP32 * head.vocabulary
     yield head.buffer_bytes
     hidden_chunk = weight_chunk = 0
     for tokens, widths in head.tiles():
@@ -95,12 +109,17 @@ def backward(head: FusedHead) -> Iterator[int]:
                 if weight_chunk:
                     yield -weight_chunk
                 weight_chunk = fresh
+            yield from head.bias_chunk(width)
             if not head.in_place:
                 yield from _fold_backward(tokens, width, head)
+            if head.bias_trains:
+                yield from (FP32 * width, -FP32 * width)  # the tile's sum
     if head.hidden_bytes != FP32:
         yield head.tokens * head.hidden * head.hidden_bytes
     if head.head_trains and head.weight_bytes != FP32:
         yield head.vocabulary * head.hidden * head.weight_bytes
+    if head.bias_trains and head.bias_bytes != FP32:
+        yield head.vocabulary * head.bias_bytes
 
 
 def _transform(tile: int, cast: int, softcap: bool) -> Iterator[int]:
@@ -165,9 +184,8 @@ def _fold_backward(tokens: int, width: int, head: FusedHead) -> Iterator[int]:
 
 def peak(events: Iterator[int], quantum_bytes: int) -> int:
     """The highest sum of allocations, each rounded up to the allocator's quantum."""
-    level = highest = 0
-    for size in events:
-        rounded = -(-abs(size) // quantum_bytes) * quantum_bytes
-        level += rounded if size > 0 else -rounded
-        highest = max(highest, level)
-    return highest
+    rounded = [
+        -(-size // quantum_bytes) * quantum_bytes if size > 0 else size // quantum_bytes * quantum_bytes
+        for size in events
+    ]
+    return max(accumulate(rounded), default=0)

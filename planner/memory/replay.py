@@ -3,7 +3,7 @@
 A template is walked once for its net effect and highest point; a sweep over layers then costs one addition a layer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +23,18 @@ from vramplan.planner.programs.program import (
 )
 
 PHASES: dict[str, PhaseName] = {
+    "carried": "forward",
+    "carried.layer": "forward",
     "forward.embed": "forward",
+    "forward.prefix": "forward",
     "forward.layer": "forward",
+    "forward.between": "forward",
     "forward.head": "loss",
     "backward.head": "loss",
     "backward.layer": "backward",
+    "backward.between": "backward",
     "backward.embed": "backward",
+    "backward.prefix": "backward",
     "end": "backward",
 }
 
@@ -103,13 +109,13 @@ class Replay:
 
     def blocks(self) -> Iterator[tuple[Block, int | None, int]]:
         """Every (block, layer, template) of the step, in order."""
-        depth = len(self.at.kinds)
+        kinds = self.at.kinds
         for block in self.program.blocks:
             if block.first is None or block.last is None:
                 yield block, None, block.templates[0][1]
                 continue
             chosen = dict(block.templates)
-            for layer in range(block.first.at(depth), block.last.at(depth) + block.step, block.step):
+            for layer in range(block.first.at(kinds), block.last.at(kinds) + block.step, block.step):
                 yield block, layer, self._choose(chosen, layer)
 
     def _choose(self, chosen: dict[str, int], layer: int) -> int:
@@ -172,14 +178,25 @@ class Replay:
 
     def macro_peak(self, call: MacroCall) -> int:
         """The highest point inside a macro."""
-        walk = fused_loss.forward if call.name == "fused_forward" else fused_loss.backward
-        return fused_loss.peak(walk(self.fused_head(call)), self.at.quantum_bytes)
+        return macro_peak(self.program, call, self.values, self.at.quantum_bytes)
 
     def fused_head(self, call: MacroCall) -> fused_loss.FusedHead:
         """A fused-loss macro's sizes here."""
-        fields: dict[str, Any] = {name: size.evaluate(self.values) for name, size in call.sizes}
-        fields |= dict(call.flags)
-        return fused_loss.FusedHead(**fields, in_place=self.program.key.mode.route == "cuda")
+        return _fused_head(self.program, call, self.values)
+
+
+def macro_peak(program: Program, call: MacroCall, values: Mapping[str, int], quantum_bytes: int) -> int:
+    """The highest point inside a macro at these sizes."""
+    walk = fused_loss.forward if call.name == "fused_forward" else fused_loss.backward
+    return fused_loss.peak(walk(_fused_head(program, call, values, whole=False)), quantum_bytes)
+
+
+def _fused_head(
+    program: Program, call: MacroCall, values: Mapping[str, int], *, whole: bool = True
+) -> fused_loss.FusedHead:
+    fields: dict[str, Any] = {name: size.evaluate(values) for name, size in call.sizes}
+    fields |= dict(call.flags)
+    return fused_loss.FusedHead(**fields, in_place=program.key.mode.route == "cuda", whole=whole)
 
 
 def _add(one: dict[Component, int], other: dict[Component, int]) -> dict[Component, int]:

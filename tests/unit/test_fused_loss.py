@@ -26,7 +26,7 @@ BUFFER = 3 * 32768 * 2  # one tile of 3 tokens in bf16, full width
 
 
 def changed(**fields: Any) -> FusedHead:
-    return FusedHead(**{**SMALL.__dict__, **fields})
+    return SMALL._replace(**fields)
 
 
 def test_the_forward_peak_of_three_tokens_by_hand() -> None:

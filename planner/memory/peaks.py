@@ -1,0 +1,74 @@
+"""The allocated peak of a setup at many batches, sequence lengths and ranks, thousands of times a second.
+
+What lasts through a step is counted once a rank, the micro step is a few sums of products (``step_forms``), and the
+batch is counted at each point. Equal to ``Pricing``'s phases to the byte.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from vramplan.planner.memory import loop
+from vramplan.planner.memory.groups import total_bytes
+from vramplan.planner.memory.price import Pricing, Question
+from vramplan.planner.memory.replay import Peak, Replayed
+from vramplan.planner.memory.step_forms import PeakForms
+from vramplan.planner.memory.structure import replay_values
+from vramplan.planner.programs.program import Program
+from vramplan.planner.training_setup import TrainingSetup
+
+_NOTHING = Replayed({"forward": Peak(), "loss": Peak(), "backward": Peak()}, 0, {})
+
+
+class _Lasting(NamedTuple):
+    """A setup, and the bytes that last through its micro steps and its optimizer step, batches apart."""
+
+    setup: TrainingSetup
+    micro_step_bytes: int
+    optimizer_step_bytes: int
+
+
+class AllocatedPeaks:
+    """One question's setup, where micro batch, sequence length and rank are open.
+
+    Args:
+        question: any point; its gradient accumulation and share of labels hold for all.
+        program: the question's. Every point must be of its regime, as ``program_key`` tells: a micro batch of one, and
+            a sequence that reaches a sliding window, have programs of their own.
+    """
+
+    def __init__(self, question: Question, program: Program) -> None:
+        self._question = question
+        self._program = program
+        self._forms = PeakForms(Pricing(question, program, _NOTHING).replay)
+        self._lasting: dict[int | None, _Lasting] = {}
+
+    def at(self, micro_batch_size: int, sequence_length: int, rank: int | None = None) -> int:
+        """Bytes allocated at the highest point of a training step; ``rank`` None: the question's own.
+
+        Raises:
+            UsageError: the setup does not suit the model.
+        """
+        lasting = self._lasting.get(rank) or self._last(rank)
+        setup = lasting.setup.model_copy(update={"micro_batch_size": micro_batch_size})
+        workload = self._question.workload.model_copy(update={"sequence_length": sequence_length})
+        values = replay_values(self._question.model, workload, setup)
+        batch = total_bytes(loop.batch_groups(self._question.model, setup, workload), self._question.quantum_bytes)
+        held = self._forms.held_bytes(values) if setup.loop == "plain" else 0  # see ``loop.held_parts``
+        micro_step = lasting.micro_step_bytes + self._forms.peak_bytes(values)
+        return batch + max(micro_step, lasting.optimizer_step_bytes + held)
+
+    def _last(self, rank: int | None) -> _Lasting:
+        question = self._question
+        setup = question.setup
+        if rank is not None:
+            setup = setup.model_copy(update={"method": setup.method.model_copy(update={"r": rank})})
+        pricing = Pricing(replace(question, setup=setup), self._program, _NOTHING)
+        phases = {phase: sum(parts.values()) for phase, parts in pricing.phase_parts().items()}
+        batch = total_bytes(pricing.batch, question.quantum_bytes)
+        lasting = _Lasting(setup, phases["forward"] - batch, phases["optimizer_step"] - batch)
+        return self._lasting.setdefault(rank, lasting)
+
+
+def allocated_peak_bytes(question: Question, program: Program) -> int:
+    """The allocated peak of one question, replayed: for a single point, where compiling costs more."""
+    return max(sum(parts.values()) for parts in Pricing(question, program).phase_parts().values())
