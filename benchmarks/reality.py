@@ -20,6 +20,7 @@ from typing import Any
 from tables import table, write_between
 
 from vramplan.executor.measure_cpu import CpuMeter
+from vramplan.planner.attention import EAGER_ONLY
 from vramplan.planner.memory.replay import At, Replay
 from vramplan.planner.memory.structure import layer_kinds, program_key, replay_values
 from vramplan.planner.methods import Full, Lora, Qlora
@@ -91,6 +92,12 @@ def tiny_model(model_type: str, fields: dict[str, Any]) -> ModelSpec:
         output_embedding=weights.output_embedding(model),
         provenance=Provenance(source="folder", location="benchmarks/cases", parameters_basis="the meta device"),
     )
+
+
+def setup_of(model_type: str, mode: str) -> TrainingSetup:
+    """A mode's setup, with the attention the model has."""
+    fields = MODES[mode] | ({"attention": "eager"} if model_type in EAGER_ONLY else {})
+    return TrainingSetup(micro_batch_size=MICRO_BATCH, **fields)
 
 
 def run_cell(model: ModelSpec, setup: TrainingSetup) -> dict[str, Any]:
@@ -181,8 +188,7 @@ def run(models: dict[str, ModelSpec], modes: list[str], rows: dict[str, Any]) ->
             if rows.get(cell.name, {}).get("versions") == here:
                 continue
             try:
-                setup = TrainingSetup(micro_batch_size=MICRO_BATCH, **MODES[mode])
-                rows[cell.name] = run_cell(model, setup) | {"versions": here}
+                rows[cell.name] = run_cell(model, setup_of(model_type, mode)) | {"versions": here}
             except Exception as problem:  # a cell that cannot run is a result too
                 rows[cell.name] = {"refused": f"{type(problem).__name__}: {problem}"[:300], "versions": here}
             RESULTS.write_text(json.dumps(rows, indent=1) + "\n")

@@ -94,19 +94,25 @@ def _as_macro(function: Any, tracker: Tracker) -> Any:
         @staticmethod
         def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, *rest: Any) -> Any:
             # rest: bias, targets, temperature, chunk_size, final_logit_softcapping, logit_scale, outputs
-            with tracker.macro("fused_forward", _sizes(hidden, weight), **_flags(hidden, weight, rest[4])):
+            flags = _flags(hidden, weight, rest[4]) | _bias_flags(rest[0])
+            with tracker.macro("fused_forward", _sizes(hidden, weight), **flags):
                 return function.forward(ctx, hidden, weight, *rest)
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
-            hidden, weight = ctx.saved_tensors[:2]
-            flags = _flags(hidden, weight, None, ctx.compute_dtype)
+            hidden, weight, bias = ctx.saved_tensors[:3]
+            flags = _flags(hidden, weight, None, ctx.compute_dtype) | _bias_flags(bias, ctx.needs_input_grad[2])
             flags["softcap"] = ctx.kernel_args["HAS_SOFTCAP"]
             flags["head_trains"] = ctx.needs_input_grad[1]
             with tracker.macro("fused_backward", _sizes(hidden, weight), **flags):
                 return function.backward(ctx, *grads)
 
     return Marked
+
+
+def _bias_flags(bias: torch.Tensor | None, trains: bool = False) -> dict[str, Any]:
+    """Nothing where the head has no bias, as most have none."""
+    return {} if bias is None else {"bias_bytes": bias.element_size(), "bias_trains": trains}
 
 
 def _sizes(hidden: torch.Tensor, weight: torch.Tensor) -> dict[str, int]:

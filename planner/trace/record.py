@@ -12,12 +12,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from vramplan.planner.methods import Method, trains_base
 from vramplan.planner.programs.key import Mode
-from vramplan.planner.trace import attention, loss, plain_loop, quantize, step, virtual_tokens
+from vramplan.planner.trace import attention, experts, loss, plain_loop, quantize, step, virtual_tokens
 from vramplan.planner.trace.adapters import apply_method
 from vramplan.planner.trace.autocast import cuda_autocast
 from vramplan.planner.trace.kernel_buffers import CUDA_BUFFERS
 from vramplan.planner.trace.segments import following
 from vramplan.planner.trace.skeleton import TORCH_DTYPES, build_skeleton, materialize
+from vramplan.planner.trace.task_batches import task_batch
 from vramplan.planner.trace.tracker import Tracker, exact_lifetimes
 
 _KINDS: dict[str, Any] = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(Method)[0])}
@@ -35,6 +36,9 @@ class Case:
     num_valid_labels: int | None = None
     kept: tuple[int, ...] = ()
     """Layers of the config's stack to keep, where not all."""
+    num_labels: int | None = None
+    target: int | None = None
+    """Tokens of a decoder that has an encoder."""
     method_sizes: dict[str, int] = field(default_factory=dict)
     """The method's own variables (planner/dims.py): virtual tokens, bottleneck ..."""
 
@@ -67,7 +71,14 @@ def build_model(case: Case, *, real: bool = False) -> nn.Module:
     """The wrapped, quantised, checkpointed model of a case, on fake tensors (inside a FakeTensorMode) or real ones."""
     mode = case.mode
     with unset_fake_temporarily():  # modules cannot be moved or cast under a fake mode
-        model = build_skeleton(case.config, dtype=mode.dtype, attention=mode.attention, kept=case.kept)
+        model = build_skeleton(
+            case.config,
+            dtype=mode.dtype,
+            attention=mode.attention,
+            kept=case.kept,
+            task=mode.task,
+            num_labels=case.num_labels,
+        )
         # Trainer turns the cache off (TrainingArguments.use_cache); by hand it stays as the model has it
         model.config.get_text_config().use_cache = mode.loop == "plain"
         if mode.quant is not None:
@@ -103,7 +114,7 @@ def record(case: Case, *, as_macro: bool = True) -> Tracker:
         tracker = Tracker(
             num_valid_labels=case.num_valid_labels,
             padded=mode.padded,
-            replace=quantize.opened_kernels() if mode.quant else {},
+            replace=(quantize.opened_kernels() if mode.quant else {}) | experts.shaped_kernels({mode.dtype}),
             internal=internal,
         )
         if mode.loss == "fused":
@@ -116,8 +127,17 @@ def run_tracked(model: nn.Module, case: Case, tracker: Tracker, *, real: bool = 
     """Run one micro step of ``model`` under ``tracker``, its static tensors declared first."""
     declare_static(model, tracker)
     virtual_tokens.declare_indices(model, tracker, case.mode.route)
-    batch = step.language_batch(
-        case.batch, case.sequence, real=real, vocab_size=case.config["vocab_size"], padded=case.mode.padded
+    config = model.config.get_text_config()
+    batch = task_batch(
+        case.mode.task,
+        model.config.model_type,
+        case.batch,
+        case.sequence,
+        num_labels=case.num_labels or 2,
+        target_length=case.target or 2,
+        real=real,
+        vocab_size=config.vocab_size,
+        padded=case.mode.padded,
     )
     for tensor in batch.values():
         tracker.see(tensor, tag="batch")
@@ -135,6 +155,7 @@ def run_tracked(model: nn.Module, case: Case, tracker: Tracker, *, real: bool = 
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(following(model, tracker))
+        stack.enter_context(virtual_tokens.following_prefix(model, tracker))
         stack.enter_context(exact_lifetimes())
         with tracker:
             held = _run_loop(model, case.mode, batch, num_items, mark)
@@ -147,6 +168,8 @@ def _run_loop(model: nn.Module, mode: Mode, batch: step.Batch, num_items: Any, m
     if mode.loop == "plain":
         autocast = None if mode.mixed_precision == "no" else TORCH_DTYPES[mode.mixed_precision]
         return plain_loop.two_steps(model, batch, autocast=autocast, scaled=mode.mixed_precision == "fp16", mark=mark)
+    if mode.task != "causal-lm":
+        return step.micro_step(model, batch, num_items, "model", mark)
     loss_name = "trainer" if mode.loop == "trainer" else mode.loss
     return step.micro_step(model, batch, num_items, loss_name, mark)
 

@@ -1,0 +1,73 @@
+"""A sample of benchmarks/reality.py: programs against real steps of tiny models, under the tracker and the profiler."""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SAMPLE = (
+    ("gpt2", "full, standard loss"),
+    ("mixtral", "lora"),
+    ("deepseek_v3", "qlora"),
+    ("gemma3_text", "lora, padded"),
+)
+
+
+@pytest.fixture(scope="module")
+def reality() -> Iterator[ModuleType]:
+    pytest.importorskip("torch")
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield importlib.import_module("reality")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def _run(reality: ModuleType, model_type: str, mode: str) -> dict[str, Any]:
+    tiny = json.loads(reality.MODELS.read_text())
+    return dict(reality.run_cell(reality.tiny_model(model_type, tiny[model_type]), reality.setup_of(model_type, mode)))
+
+
+@pytest.mark.parametrize(("model_type", "mode"), SAMPLE, ids=[" ".join(cell) for cell in SAMPLE])
+def test_a_program_gives_the_bytes_of_a_real_step(reality: ModuleType, model_type: str, mode: str) -> None:
+    row = _run(reality, model_type, mode)
+    assert row["off_by_bytes"] == 0
+    assert abs(row["profiler_error"]) <= reality.PROFILER_TOLERANCE
+
+
+def test_one_tensor_too_many_in_the_real_step_shows(reality: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from vramplan.planner.trace import step
+
+    whole = step.micro_step
+
+    def with_a_phantom(model: Any, batch: Any, *rest: Any) -> Any:
+        kept = torch.zeros(1234, dtype=torch.uint8)
+        value = whole(model, batch, *rest)
+        del kept
+        return value
+
+    real = reality.tracked_peaks
+
+    def tracked(case: Any) -> Any:
+        monkeypatch.setattr(step, "micro_step", with_a_phantom)
+        return real(case)
+
+    monkeypatch.setattr(reality, "tracked_peaks", tracked)
+    assert _run(reality, "gpt2", "full")["off_by_bytes"] >= 1234
+
+
+def test_every_result_that_is_kept_is_exact(reality: ModuleType) -> None:
+    rows = json.loads(reality.RESULTS.read_text())
+    ran = {name: row for name, row in rows.items() if "refused" not in row}
+    assert len({name.partition(" / ")[0] for name in ran}) >= 30
+    assert not [name for name, row in ran.items() if row["off_by_bytes"]]
+    assert not [name for name, row in ran.items() if abs(row["profiler_error"]) > reality.PROFILER_TOLERANCE]
