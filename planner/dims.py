@@ -1,12 +1,17 @@
 """A model's sizes under one-letter names: the variables of memory programs.
 
 B micro batch, S sequence, N valid labels, h hidden, f intermediate, H heads, K key/value heads, d head_dim,
-V vocabulary, r rank. Derived: what kernels round or fuse them to.
+V vocabulary, r rank; P virtual tokens, b bottleneck, e hidden size of a prompt encoder, L layers of a prefix, W numbers in one of its tokens, where the
+method has them; C classes of a classifier, D tokens of a decoder that has an encoder. Derived: what kernels round or fuse them to, and T = S + P.
 """
 
 from typing import Any
 
 BASE = ("B", "S", "N", "h", "f", "H", "K", "d", "V", "r")
+OF_METHOD = {"adapter": ("b",), "prefix": ("P", "L", "W"), "prompt": ("P",), "ptuning": ("P", "e")}
+"""Variables that only some methods have."""
+OF_TASK = {"classification": ("C",), "seq2seq": ("D",)}
+"""Variables that only some tasks have."""
 
 FIELDS = {
     "h": ("hidden_size",),
@@ -40,14 +45,20 @@ def _up(value: int, multiple: int) -> int:
 
 def with_derived(dims: dict[str, int]) -> dict[str, int]:
     """Base variables plus: S+1 and S-1 (shifted labels), S128 and dr (FlashAttention's padding of rows and head_dim),
-    S16 and S32 (the memory-efficient kernel's padding of masks and of logsumexp), qkv (rows of a fused projection)."""
+    S16 and S32 (the memory-efficient kernel's padding of masks and of logsumexp), qkv (rows of a fused projection);
+    with virtual tokens the same of T, the row they make with the sequence, and of D."""
     out = dict(dims)
-    length = dims["S"]
-    out["S+1"] = length + 1
-    out["S-1"] = length - 1
-    out["S128"] = _up(length, 128)
-    out["S16"] = _up(length, 16)
-    out["S32"] = _up(length, 32)
+    lengths = {"S": dims["S"]}
+    if "P" in dims:
+        lengths["T"] = out["T"] = dims["S"] + dims["P"]
+    if "D" in dims:
+        lengths["D"] = dims["D"]
+    for name, length in lengths.items():
+        out[f"{name}+1"] = length + 1
+        out[f"{name}-1"] = length - 1
+        out[f"{name}128"] = _up(length, 128)
+        out[f"{name}16"] = _up(length, 16)
+        out[f"{name}32"] = _up(length, 32)
     head_dim = dims.get("d")
     if head_dim is not None:
         out["dr"] = _up(head_dim, 32) if head_dim <= 128 else _up(head_dim, 64)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vramplan.planner.errors import UsageError
-from vramplan.planner.memory.static_methods import hidden_size
+from vramplan.planner.memory.static_methods import check_biases, check_norms, hidden_size
 from vramplan.planner.method_targets import ia3_targets, norm_targets, output_projections
 from vramplan.planner.methods import (
     Bitfit,
@@ -122,6 +122,7 @@ def _ia3(pick: Picker, model: ModelSpec) -> Method:
 
 def _ln_tuning(pick: Picker, model: ModelSpec) -> Method:
     targets = _named(pick) or norm_targets(model)
+    check_norms(model, targets)
     pick.take("target", ",".join(targets), derived="PEFT's default for this model")
     return LnTuning(target_modules=targets, **_base(pick))
 
@@ -139,13 +140,20 @@ def _ptuning(pick: Picker, model: ModelSpec) -> Method:
     return Ptuning(
         num_virtual_tokens=_virtual_tokens(pick),
         encoder_reparameterization_type=pick.take("encoder_type", "MLP"),
-        encoder_hidden_size=pick.take("encoder_hidden_size", hidden_size(model), derived="the model's hidden size"),
+        encoder_hidden_size=pick.take(
+            "encoder_hidden_size", hidden_size(model.config), derived="the model's hidden size"
+        ),
         **_base(pick),
     )
 
 
 def _virtual_tokens(pick: Picker) -> int:
     return int(pick.take("virtual_tokens", 20))
+
+
+def _bitfit(pick: Picker, model: ModelSpec) -> Method:
+    check_biases(model)
+    return Bitfit()
 
 
 def _layerwise(pick: Picker, model: ModelSpec) -> Method:
@@ -183,7 +191,7 @@ def _targets(pick: Picker, fallback: str) -> Any:
 _CHOOSERS: Mapping[str, Callable[[Picker, ModelSpec], Method]] = {
     "full": lambda pick, model: Full(),
     "layerwise": _layerwise,
-    "bitfit": lambda pick, model: Bitfit(),
+    "bitfit": _bitfit,
     "ln-tuning": _ln_tuning,
     "lora": _lora,
     "qlora": _qlora,

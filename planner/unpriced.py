@@ -15,11 +15,11 @@ class Unpriced(NamedTuple):
     except_for: Any = None
 
 
-_PRICED_METHODS = "priced: --method full, bitfit, ln-tuning, lora, qlora, adapter, ia3, prompt or ptuning"
+_PRICED_METHODS = "priced: --method full, bitfit, ln-tuning, lora, qlora, adapter, ia3, prefix, prompt or ptuning"
 _ONE_DEVICE = "price one device: leave --gpus, --nodes, --sharding and --offload out"
 
 UNPRICED: tuple[Unpriced, ...] = (
-    *(Unpriced("method", name, _PRICED_METHODS) for name in ("prefix", "layerwise", "two-stage")),
+    *(Unpriced("method", name, _PRICED_METHODS) for name in ("layerwise", "two-stage")),
     Unpriced("quant", "int8", "use --quant nf4"),
     Unpriced("loss", "liger", "use --loss auto"),
     Unpriced("gpus", None, _ONE_DEVICE, 1),

@@ -14,7 +14,7 @@ from vramplan.planner.errors import UsageError
 from vramplan.planner.memory.groups import Group as Group
 from vramplan.planner.memory.groups import round_up as round_up
 from vramplan.planner.memory.groups import total_bytes as total_bytes
-from vramplan.planner.memory.static_methods import adapter_groups, is_conv1d, is_head
+from vramplan.planner.memory.static_methods import adapter_groups, check_biases, is_bias, is_conv1d, is_head
 from vramplan.planner.memory.static_tasks import head_copies
 from vramplan.planner.methods import Bitfit, Method, quant_of, trains_base
 from vramplan.planner.model_spec import ModelSpec, Weight
@@ -56,6 +56,8 @@ def count_static(model: ModelSpec, setup: TrainingSetup) -> StaticMemory:
         UsageError: a target names nothing of the model, or the model has no biases for BitFit.
     """
     method = setup.method
+    if isinstance(method, Bitfit):
+        check_biases(model)
     out = StaticMemory()
     for weight in model.weights:
         if quant_of(method) is not None and is_quantized(weight, model):
@@ -69,11 +71,6 @@ def count_static(model: ModelSpec, setup: TrainingSetup) -> StaticMemory:
     if not trains_base(method):
         out.adapter = adapter_groups(model, setup) + head_copies(model, setup)
         out.trainable = list(out.adapter)
-    if isinstance(method, Bitfit) and not out.trainable:
-        raise UsageError(
-            f"{model.repo_id} has no bias terms, which is all that BitFit trains",
-            remedy="use --method ia3 or --method ln-tuning, which train as little",
-        )
     return out
 
 
@@ -82,11 +79,6 @@ def _trains(weight: Weight, method: Method) -> bool:
     and a classifier's head."""
     bitfit = isinstance(method, Bitfit) and not is_bias(weight) and not is_classification_head(weight.name)
     return not in_tower(weight.name) and not bitfit
-
-
-def is_bias(weight: Weight) -> bool:
-    """A bias term: ``bias`` ends its name (Ben Zaken et al., 2022, section 3)."""
-    return weight.name.endswith("bias")
 
 
 def is_quantized(weight: Weight, model: ModelSpec) -> bool:

@@ -87,14 +87,43 @@ def _factors(model: ModelSpec, method: Ia3, size: int) -> Iterator[Group]:
 
 
 def _norms(model: ModelSpec, method: LnTuning, size: int) -> Iterator[Group]:
-    norms = [weight for weight in model.weights if weight.module == "norm"]
-    for target in method.target_modules:
-        if not any(ends_with(weight.name, target) for weight in norms):
-            names = ", ".join(sorted({leaf(weight.name) for weight in norms}))
-            raise UsageError(f"--target {target}: {model.repo_id} has no norm of that name", remedy=f"its: {names}")
-    for weight in norms:
-        if any(ends_with(weight.name, target) for target in method.target_modules):
+    check_norms(model, method.target_modules)
+    for weight in model.weights:
+        if weight.module == "norm" and any(ends_with(weight.name, target) for target in method.target_modules):
             yield Group(weight.numel, size, weight.count, decays=False)
+
+
+def check_norms(model: ModelSpec, targets: tuple[str, ...]) -> None:
+    """Every target names a norm.
+
+    Raises:
+        UsageError: one does not.
+    """
+    norms = [weight.name for weight in model.weights if weight.module == "norm"]
+    for target in targets:
+        if not any(ends_with(name, target) for name in norms):
+            names = ", ".join(sorted({leaf(name) for name in norms}))
+            raise UsageError(
+                f"--target {target}: {model.repo_id} has no norm of that name", remedy=f"its norms are: {names}"
+            )
+
+
+def check_biases(model: ModelSpec) -> None:
+    """There are bias terms for BitFit to train.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if not any(is_bias(weight) for weight in model.weights):
+        raise UsageError(
+            f"{model.repo_id} has no bias terms, which is all that BitFit trains",
+            remedy="use --method ia3 or --method ln-tuning, which train as little",
+        )
+
+
+def is_bias(weight: Weight) -> bool:
+    """A bias term: ``bias`` ends its name (Ben Zaken et al., 2022, section 3)."""
+    return weight.name.endswith("bias")
 
 
 def _encoder(hidden: int, method: Ptuning, size: int) -> Iterator[Group]:

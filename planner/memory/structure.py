@@ -7,7 +7,7 @@ from vramplan.planner.dims import model_dims
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.memory.mode import mode_of
 from vramplan.planner.memory.stack import running_stacks, shortest_stack, shortest_stack_layers
-from vramplan.planner.memory.static_methods import prefix_layers
+from vramplan.planner.memory.static_methods import prefix_layers, prefix_width
 from vramplan.planner.methods import virtual_tokens
 from vramplan.planner.model_spec import ModelSpec, Weight
 from vramplan.planner.programs.key import ProgramKey, Structure
@@ -167,6 +167,7 @@ def replay_values(model: ModelSpec, workload: Workload, setup: TrainingSetup) ->
     }
     if method.kind == "prefix":
         values["L"] = prefix_layers(model)
+        values["W"] = prefix_width(model.config, values["L"])
     return values
 
 

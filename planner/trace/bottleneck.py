@@ -10,7 +10,7 @@ not linear.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from peft.config import PeftConfig
@@ -114,7 +114,7 @@ class BottleneckModel(BaseTuner):  # type: ignore[misc]  # as above
 
     prefix = "bottleneck_"
     tuner_layer_cls = BottleneckLayer
-    target_module_mapping: dict[str, list[str]] = {}
+    target_module_mapping: ClassVar[dict[str, list[str]]] = {}
 
     def _create_and_replace(
         self,

@@ -7,11 +7,12 @@ import importlib.metadata
 import warnings
 from typing import Any
 
-from vramplan.planner.dims import with_derived
+from vramplan.planner.dims import BASE, OF_METHOD, OF_TASK, with_derived
 from vramplan.planner.memory.replay import PHASES, At, Replay
 from vramplan.planner.memory.stack import MINIMUM_FOLDED_DEPTH
+from vramplan.planner.memory.static_methods import prefix_width
 from vramplan.planner.programs.key import ProgramKey
-from vramplan.planner.programs.program import Program, neighbourhood
+from vramplan.planner.programs.program import Program, neighbourhood, stack_bounds
 from vramplan.planner.trace.fold import FoldError, canonical, fold
 from vramplan.planner.trace.record import Case, record
 from vramplan.planner.trace.symbols import NoSymbolError
@@ -20,12 +21,20 @@ from vramplan.planner.trace.tracker import Tracker
 TRACED_WITH = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 
 FIT_SIZES = (
-    {"B": 5, "S": 201, "N": 617, "h": 1920, "f": 2944, "H": 15, "K": 3, "d": 88, "V": 5003, "r": 7},
-    {"B": 3, "S": 327, "N": 331, "h": 8960, "f": 3968, "H": 10, "K": 5, "d": 104, "V": 7001, "r": 11},
+    {"B": 5, "S": 201, "N": 617, "h": 1920, "f": 2944, "H": 15, "K": 3, "d": 88, "V": 5003, "r": 7}
+    | {"P": 30, "b": 6, "e": 1187, "C": 17, "D": 101},
+    {"B": 3, "S": 327, "N": 331, "h": 8960, "f": 3968, "H": 10, "K": 5, "d": 104, "V": 7001, "r": 11}
+    | {"P": 59, "b": 13, "e": 743, "C": 23, "D": 269},
 )
 """Distinct sizes, also when rounded to 16, 32 and 128, so that a byte count names its variables; head_dim a multiple
 of 8, as FlashAttention wants it."""
-HELD_OUT = {"B": 2, "S": 1100, "N": 1403, "h": 1024, "f": 4096, "H": 16, "K": 4, "d": 64, "V": 40001, "r": 16}
+HELD_OUT = {"B": 2, "S": 1100, "N": 1403, "h": 1024, "f": 4096, "H": 16, "K": 4, "d": 64, "V": 40001, "r": 16} | {
+    "P": 20,
+    "b": 64,
+    "e": 512,
+    "C": 3,
+    "D": 411,
+}
 LONGEST_OWN = 500
 """Longest sequence of a trace at a model's own sizes: learned positions may end at 512."""
 WINDOW = 64
@@ -62,11 +71,12 @@ def _build(key: ProgramKey, *, radius: int) -> Program:
     stack = tuple(range(len(key.structure.kinds)))
     for _ in range(radius - 1):
         stack = _deeper(key, stack, 1)
-    sizes = [_regime(key, each) for each in FIT_SIZES]
+    sizes = [_regime(key, each, len(stack)) for each in FIT_SIZES]
     traces = [record(_case(key, each, stack)) for each in sizes]
     kinds = _kinds(key, stack)
     program = fold(key, traces, [with_derived(each) for each in sizes], kinds, traced_versions(), radius=radius)
-    prove(program, _regime(key, HELD_OUT), _deeper(key, stack, radius))
+    held_out = _deeper(key, stack, radius)
+    prove(program, _regime(key, HELD_OUT, len(held_out)), held_out)
     return program
 
 
@@ -89,6 +99,10 @@ def deeper(kinds: tuple[str, ...], radius: int = 1) -> tuple[int, ...]:
     whole = tuple(range(depth))
     if depth < MINIMUM_FOLDED_DEPTH:
         return whole
+    bounds = stack_bounds(kinds)
+    if len(bounds) > 1:
+        stacks = [(start, deeper(kinds[start:stop], radius)) for start, stop in bounds]
+        return tuple(start + layer for start, layers in stacks for layer in layers)
     known = _neighbourhoods(kinds, radius)
     stretches = [(stop - length, stop) for length in range(1, depth) for stop in range(length, depth)]
     for start, stop in sorted(stretches, key=lambda ends: set(kinds[slice(*ends)]) != set(kinds)):
@@ -138,12 +152,15 @@ def measure(trace: Tracker, quantum: int) -> tuple[dict[Any, int], int]:
     return peaks, level
 
 
-def _regime(key: ProgramKey, sizes: dict[str, int]) -> dict[str, int]:
-    """Trace sizes inside the key's regime."""
+def _regime(key: ProgramKey, sizes: dict[str, int], depth: int) -> dict[str, int]:
+    """Trace sizes inside the key's regime, of a stack of ``depth`` layers."""
     config = key.structure.config
-    out = dict(sizes) if config is None else {name: sizes[name] for name in ("B", "S", "N", "r")}
+    of_method = OF_METHOD.get(key.mode.method, ())
+    of_task = OF_TASK.get(key.mode.task, ())
+    names = (*(BASE if config is None else ("B", "S", "N", "r")), *of_method, *of_task)
+    out = {name: sizes[name] for name in names if name in sizes}
     if config is not None:
-        out["S"] = min(out["S"], LONGEST_OWN)
+        out["S"] = min(out["S"], LONGEST_OWN - out.get("P", 0))
         window = config.get("sliding_window")
         if key.structure.windowed:
             out["S"] += int(config["sliding_window"])
@@ -158,6 +175,9 @@ def _regime(key: ProgramKey, sizes: dict[str, int]) -> dict[str, int]:
         out["K"] = 1
     if not key.structure.aligned_heads and config is None:
         out["d"] += 4
+    if "L" in of_method:
+        out["L"] = depth
+        out["W"] = 2 * depth * out["K"] * out["d"] if config is None else prefix_width(config, depth)
     return out
 
 
@@ -170,7 +190,10 @@ def _case(key: ProgramKey, sizes: dict[str, int], stack: tuple[int, ...]) -> Cas
         batch=sizes["B"],
         sequence=sizes["S"],
         rank=sizes["r"],
+        method_sizes=sizes,
         num_valid_labels=sizes["N"] if on_cuda_fused else None,
+        num_labels=sizes.get("C"),
+        target=sizes.get("D"),
         kept=tuple(structure.kept[position] for position in stack) if structure.config else (),
     )
 

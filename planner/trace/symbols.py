@@ -88,6 +88,9 @@ class Symbols:
 
     def dim(self, seen: tuple[int, ...]) -> Dim:
         """The expression of one dimension."""
+        for coefficient, atom in ((2, "L"), (1, "W")):  # the traces are equally deep: nothing else tells these
+            if all(n == coefficient * each.get(atom, 0) for n, each in zip(seen, self.values, strict=True)):
+                return Dim(coefficient, (atom,))
         if len(set(seen)) == 1 and (seen[0] <= LARGEST_CONSTANT or "d" not in self.values[0]):
             return Dim(seen[0], ())
         found = self._table.get(seen) or self._multiple(seen)

@@ -5,8 +5,15 @@ import pytest
 from tests.trace.test_real_steps import SIZES, _assert_equal, _key, _mode
 
 pytestmark = pytest.mark.train
-SMALL = {**SIZES, "P": 5, "b": 3, "e": 24}
+SMALL = {**SIZES, "P": 5, "b": 3, "e": 24, "L": 6, "W": 6 * 2 * SIZES["K"] * SIZES["d"]}
 MODES = {
+    "prefix": {"method": "prefix", "gradient_checkpointing": False},
+    "prefix on a bf16 base, stock loss": {
+        "method": "prefix",
+        "gradient_checkpointing": False,
+        "dtype": "bf16",
+        "loss": "standard",
+    },
     "prompt": {"method": "prompt"},
     "prompt, stock loss, no checkpointing": {
         "method": "prompt",
