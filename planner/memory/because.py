@@ -87,7 +87,7 @@ def _optimizer(setup: TrainingSetup, static: StaticMemory, managed_bytes: int) -
             return f"{count} trainable x 2 bytes + 8 per 256: 8-bit m and v ({fp32} fp32)"
         case "paged_adamw_8bit":
             return (
-                f"8-bit m and v of {count} trainable: {format_bytes(managed_bytes)} in CUDA managed memory, which is not "
+                f"8-bit m and v of {count} trainable: {format_bytes(managed_bytes)} in CUDA managed memory, not "
                 "in this figure (on the device while there is room, else in host memory); here 8 bytes per 256, and "
                 "tensors under 100,000 elements"
             )
