@@ -1,8 +1,9 @@
 """A model's sizes under one-letter names: the variables of memory programs.
 
-B micro batch, S sequence, N valid labels, h hidden, f intermediate, H heads, K key/value heads, d head_dim,
-V vocabulary, r rank; P virtual tokens, b bottleneck, e hidden size of a prompt encoder, L layers of a prefix, W numbers in one of its tokens, where the
-method has them; C classes of a classifier, D tokens of a decoder that has an encoder. Derived: what kernels round or fuse them to, and T = S + P.
+B micro batch, S sequence, N valid labels, h hidden, f intermediate, H heads, K key/value heads, d head_dim, V
+vocabulary, r rank; P virtual tokens, b bottleneck, e hidden size of a prompt encoder, L layers of a prefix, W numbers
+in one of its tokens, where the method has them; C classes of a classifier, D tokens of a decoder that has an encoder.
+Derived: what kernels round or fuse them to, and T = S + P.
 """
 
 from typing import Any
@@ -37,6 +38,19 @@ def model_dims(config: dict[str, Any]) -> dict[str, int]:
     dims["K"] = int(config.get("num_key_value_heads") or dims["H"])
     dims["d"] = int(config.get("head_dim") or dims["h"] // dims["H"])
     return dims
+
+
+def window_of(config: dict[str, Any]) -> int | None:
+    """How far sliding or chunked attention reaches; None: the config has none.
+
+    >>> window_of({"sliding_window": 4096}), window_of({"local_attention": 128}), window_of({})
+    (4096, 64, None)
+    """
+    text = {**config, **(config.get("text_config") or {})}
+    if isinstance(text.get("local_attention"), int):  # both sides together (ModernBERT)
+        return int(text["local_attention"]) // 2
+    windows = [text.get(name) for name in ("sliding_window", "attention_chunk_size")]
+    return next((window for window in windows if isinstance(window, int)), None)
 
 
 def _up(value: int, multiple: int) -> int:

@@ -22,7 +22,7 @@ from vramplan.planner.methods import Method, quant_of, virtual_tokens
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.picker import Picker
 from vramplan.planner.precision import resolve_precision
-from vramplan.planner.tasks import DEFAULT_NUM_LABELS, DEFAULT_TARGET_LENGTH, check_task, default_task
+from vramplan.planner.tasks import DEFAULT_NUM_LABELS, DEFAULT_TARGET_LENGTH, NO_CHECKPOINTING, check_task, default_task
 from vramplan.planner.training_setup import TrainingRecipe, TrainingSetup
 from vramplan.planner.unpriced import refuse_unpriced
 from vramplan.planner.workload import RowLengths, Task, Workload
@@ -151,7 +151,7 @@ def _resolve(
         optimizer=pick.take("optimizer", "adamw_torch_fused"),
         micro_batch_size=micro_batch,
         gradient_accumulation_steps=accumulation,
-        gradient_checkpointing=_checkpointing(pick, method),
+        gradient_checkpointing=_checkpointing(pick, method, model),
         attention=choose_attention(pick, model, device),
         loss=_loss(pick, loop, workload),
         loop=loop,
@@ -166,7 +166,14 @@ def _resolve(
     return Resolved(workload, setup, recipe, tuple(pick.options))
 
 
-def _checkpointing(pick: Picker, method: Method) -> bool:
+def _checkpointing(pick: Picker, method: Method, model: ModelSpec) -> bool:
+    if model.model_type in NO_CHECKPOINTING:
+        if pick.given("gradient_checkpointing"):
+            raise UsageError(
+                f"--gradient-checkpointing: transformers' {model.architecture} has none",
+                remedy="leave --gradient-checkpointing out",
+            )
+        return bool(pick.settle("gradient_checkpointing", False, f"{model.architecture} has none"))
     if method.kind == "prefix":
         return bool(pick.settle("gradient_checkpointing", False, "checkpointed layers drop a prefix"))
     return bool(pick.take("gradient_checkpointing", True))

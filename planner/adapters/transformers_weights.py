@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vramplan.planner.errors import BadConfigError, MissingExtraError, UnsupportedError
+from vramplan.planner.workload import Task
 
 TIMEOUT_SECONDS = 300
 """Importing torch and transformers takes seconds, on a slow disk minutes."""
@@ -25,8 +26,14 @@ def transformers_installed() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
 
 
-def ask_transformers(config: dict[str, Any], where: str) -> dict[str, Any]:
+def ask_transformers(
+    config: dict[str, Any], where: str, *, task: Task | None = None, num_labels: int | None = None
+) -> dict[str, Any]:
     """{"architecture", "config", "dtype", "output_embedding", "weights"} for a config, as trace.weights prints it.
+
+    Args:
+        task: count the class this task loads; None: the one the config names.
+        num_labels: classes of a classifier.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
@@ -38,11 +45,13 @@ def ask_transformers(config: dict[str, Any], where: str) -> dict[str, Any]:
             f"counting the weights of {config['model_type'][:60]!r} needs transformers, which is not installed",
             remedy="pip install 'vramplan[train]'",
         )
-    cache = _cache_file(config)
+    arguments = [] if task is None else ["--task", task]
+    arguments += [] if num_labels is None else ["--num-labels", str(num_labels)]
+    cache = _cache_file(config, arguments)
     with suppress(OSError, ValueError):
         kept: dict[str, Any] = json.loads(cache.read_bytes())
         return kept
-    answer = _ask(config, where)
+    answer = _ask(config, where, arguments)
     with suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
         partial = cache.with_suffix(f".{os.getpid()}")
@@ -51,18 +60,18 @@ def ask_transformers(config: dict[str, Any], where: str) -> dict[str, Any]:
     return answer
 
 
-def _cache_file(config: dict[str, Any]) -> Path:
+def _cache_file(config: dict[str, Any], arguments: list[str]) -> Path:
     from platformdirs import user_cache_path
 
-    asked = json.dumps([config, version("transformers"), version("vramplan")], sort_keys=True)
+    asked = json.dumps([config, arguments, version("transformers"), version("vramplan")], sort_keys=True)
     return user_cache_path("vramplan") / "weights" / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
 
 
-def _ask(config: dict[str, Any], where: str) -> dict[str, Any]:
+def _ask(config: dict[str, Any], where: str, arguments: list[str]) -> dict[str, Any]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     try:
         child = subprocess.run(
-            [sys.executable, "-P", "-m", "vramplan.planner.trace.weights"],
+            [sys.executable, "-P", "-m", "vramplan.planner.trace.weights", *arguments],
             input=json.dumps(config),
             capture_output=True,
             text=True,

@@ -48,11 +48,13 @@ def look_up(args: argparse.Namespace) -> Subject:
     # These read catalogues and drivers; commands that price nothing need not pay for them.
     from vramplan.planner.adapters.devices import resolve_device
     from vramplan.planner.adapters.models import resolve_model
+    from vramplan.planner.adapters.tasks import model_for_task
 
     if args.memory is not None and args.memory < 1:
         raise UsageError("--memory 0 is not possible", remedy="write for example --memory 12GiB")
     device, note = resolve_device(args.device or "auto", memory_bytes=args.memory, reserve_bytes=args.reserve or 0)
     model = resolve_model(args.model, revision=args.revision)
+    model = model_for_task(model, args.task, args.num_labels)
     named = args.memory is not None or args.device not in (None, "auto")
     return subject_of(model, device, data=args.data, device_note=note, device_named=named)
 

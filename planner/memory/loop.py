@@ -11,6 +11,8 @@ fetched ahead); planner/trace/plain_loop.py.
 from vramplan.planner.memory.budget import Component
 from vramplan.planner.memory.replay import Replayed
 from vramplan.planner.memory.static import Group
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.tasks import TOKEN_TYPED
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Workload
 
@@ -20,13 +22,22 @@ LOOP_SCALARS = 4
 """Trainer's running loss, this step's, the gradient norm and the label count (transformers/trainer.py)."""
 
 
-def batch_groups(setup: TrainingSetup, workload: Workload) -> list[Group]:
+def batch_groups(model: ModelSpec, setup: TrainingSetup, workload: Workload) -> list[Group]:
     """The batches and scalars on the device throughout a step."""
-    tokens = setup.micro_batch_size * workload.sequence_length
-    if setup.loop == "plain":
-        return [Group(tokens, 8, BATCH_TENSORS)]
-    batches = setup.gradient_accumulation_steps + 1
-    return [Group(tokens, 8, BATCH_TENSORS * batches), Group(1, 4, LOOP_SCALARS)]
+    batches = 1 if setup.loop == "plain" else setup.gradient_accumulation_steps + 1
+    held = [Group(numel, 8, count * batches) for numel, count in _batch_tensors(model, setup, workload)]
+    return held if setup.loop == "plain" else [*held, Group(1, 4, LOOP_SCALARS)]
+
+
+def _batch_tensors(model: ModelSpec, setup: TrainingSetup, workload: Workload) -> list[tuple[int, int]]:
+    """(elements, how many) of one micro batch's int64 tensors, as planner/trace/task_batches.py has them."""
+    rows = setup.micro_batch_size
+    tokens = rows * workload.sequence_length
+    if workload.task == "classification":
+        return [(tokens, 3 if model.model_type in TOKEN_TYPED else 2), (rows, 1)]
+    if workload.task == "seq2seq":
+        return [(tokens, 2), (rows * (workload.target_length or 0), 2)]
+    return [(tokens, BATCH_TENSORS)]
 
 
 def keeps_gradients(setup: TrainingSetup) -> bool:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vramplan.planner.device import Route
-from vramplan.planner.dims import model_dims
+from vramplan.planner.dims import model_dims, window_of
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.memory.mode import mode_of
 from vramplan.planner.memory.stack import running_stacks, shortest_stack, shortest_stack_layers
@@ -209,7 +209,8 @@ def _own_structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -
 def _window(config: dict[str, Any], workload: Workload, num_virtual_tokens: int) -> tuple[bool, bool]:
     """Whether layers slide, and whether the sequence reaches their window."""
     config = _text(config)
-    window = config.get("sliding_window")
+    window = window_of(config)
     types = config.get("layer_types")
-    slides = isinstance(window, int) and (not types or any("sliding" in str(kind) for kind in types))
+    local = not types or any(word in str(kind) for kind in types for word in ("sliding", "chunked"))
+    slides = window is not None and local
     return slides, bool(slides and workload.sequence_length + num_virtual_tokens >= int(window or 0))

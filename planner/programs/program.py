@@ -8,6 +8,8 @@ A template's entries: an allocation (size, component, label), a free or accumula
 (segment, layer offset, ordinal), or a macro (a loop whose length depends on the sizes, replayed by its own module).
 """
 
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ class Size(NamedTuple):
     divisor: int = 1
     divided: tuple[str, ...] = ()
 
-    def evaluate(self, values: dict[str, int]) -> int:
+    def evaluate(self, values: Mapping[str, int]) -> int:
         """Bytes at these sizes.
 
         >>> Size(2, ("B", "S", "h")).evaluate({"B": 2, "S": 3, "h": 4})
@@ -84,13 +86,15 @@ Entry = Alloc | Free | Accumulate | MacroCall
 
 
 class Anchor(NamedTuple):
-    """A layer counted from the start (``from_end`` False) or from the end (0 is the last)."""
+    """A layer counted from the start (``from_end`` False) or from the end (0 is the last) of its stack."""
 
     from_end: bool
     distance: int
+    stack: int = 0
 
-    def at(self, depth: int) -> int:
-        return depth - 1 - self.distance if self.from_end else self.distance
+    def at(self, kinds: Sequence[str]) -> int:
+        start, stop = stack_bounds(kinds)[self.stack]
+        return stop - 1 - self.distance if self.from_end else start + self.distance
 
 
 class Block(NamedTuple):
@@ -119,6 +123,30 @@ class Program:
     blocks: tuple[Block, ...]
     buffers: tuple[tuple[int, str], ...] = ()
     """Static buffers on the device: (size index, label)."""
+
+
+STACKS = ("encoder", "decoder")
+"""What the kinds of layers begin with, up to a colon, where a model has two stacks."""
+
+
+def stack_name(kind: str) -> str | None:
+    """Which of two stacks a kind of layer belongs to; None where there is one.
+
+    >>> stack_name("encoder:k0"), stack_name("full_attention")
+    ('encoder', None)
+    """
+    name = kind.partition(":")[0]
+    return name if name in STACKS else None
+
+
+def stack_bounds(kinds: Sequence[str]) -> list[tuple[int, int]]:
+    """Where each stack of layers begins and ends.
+
+    >>> stack_bounds(("encoder:a", "encoder:a", "decoder:b"))
+    [(0, 2), (2, 3)]
+    """
+    stops = [at for at in range(1, len(kinds)) if stack_name(kinds[at]) != stack_name(kinds[at - 1])]
+    return list(itertools.pairwise([0, *stops, len(kinds)]))
 
 
 def neighbourhood(kinds: tuple[str, ...] | list[str], layer: int, radius: int) -> str:

@@ -19,7 +19,9 @@ from vramplan.planner.methods import (
     Qlora,
     trains_base,
 )
+from vramplan.planner.tasks import in_tower, is_classification_head
 from vramplan.planner.trace.skeleton import TORCH_DTYPES
+from vramplan.planner.trace.task_adapter import fit_to_task
 
 MAGNITUDE = "lora_magnitude_vector"
 CAUSAL_LM: dict[str, Any] = {"task_type": "CAUSAL_LM"}
@@ -103,11 +105,13 @@ def apply_method(model: nn.Module, method: Method, *, adapter_dtype: str, tokeni
     the base's own parameters chooses them."""
     if trains_base(method):
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(not isinstance(method, Bitfit) or name.endswith("bias"))
+            bitfit = isinstance(method, Bitfit) and not name.endswith("bias") and not is_classification_head(name)
+            parameter.requires_grad_(not bitfit and not in_tower(name))
         return model
     from peft import get_peft_model
 
     config = peft_config(method, tokenizer=tokenizer)
+    fit_to_task(config, model)
     wrapped: nn.Module = get_peft_model(model, config, autocast_adapter_dtype=adapter_dtype == "fp32")
     cast_adapter(wrapped, adapter_dtype)
     return wrapped

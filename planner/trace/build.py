@@ -7,7 +7,7 @@ import importlib.metadata
 import warnings
 from typing import Any
 
-from vramplan.planner.dims import BASE, OF_METHOD, OF_TASK, with_derived
+from vramplan.planner.dims import BASE, OF_METHOD, OF_TASK, window_of, with_derived
 from vramplan.planner.memory.replay import PHASES, At, Replay
 from vramplan.planner.memory.stack import MINIMUM_FOLDED_DEPTH
 from vramplan.planner.memory.static_methods import prefix_width
@@ -161,14 +161,14 @@ def _regime(key: ProgramKey, sizes: dict[str, int], depth: int) -> dict[str, int
     out = {name: sizes[name] for name in names if name in sizes}
     if config is not None:
         out["S"] = min(out["S"], LONGEST_OWN - out.get("P", 0))
-        window = config.get("sliding_window")
-        if key.structure.windowed:
-            out["S"] += int(config["sliding_window"])
-        elif isinstance(window, int) and window <= LONGEST_OWN:
+        window = window_of(config)
+        if window is not None and key.structure.windowed:
+            out["S"] += window
+        elif window is not None and window <= LONGEST_OWN:
             out["S"] = window * out["S"] // (LONGEST_OWN + 1)
     if key.structure.single_row:
         out["B"] = 1
-        out["N"] = min(out["N"], out["S"] - 27)
+        out["N"] = max(1, min(out["N"], out["S"] - 27))
     if key.structure.heads == "mha":
         out["K"] = out["H"]
     elif key.structure.heads == "mqa":

@@ -7,7 +7,8 @@ they are replaced by the file's, one JSON object a line. A class that needs a pa
 3n's vision tower: timm, torchvision, pillow) keeps the record it has. Written:
 
 - ``index.json``: one short row per model, all that searching needs, and where each family's records lie;
-- ``models.jsonl.xz``: one xz stream per model_type, a record a line (the whole file is itself valid xz);
+- ``models.jsonl.xz``: one xz stream per model_type, a record a line (the whole file is itself valid xz); ``tasks``
+  holds the weights under the classes of other tasks, a classifier's classes written as ``"num_labels"``;
 - ``architectures.json.xz``: every model_type transformers knows, its class and its config's defaults.
 """
 
@@ -17,7 +18,7 @@ import json
 import lzma
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vramplan.planner.adapters import catalogue
 from vramplan.planner.config_defaults import named_dtype
@@ -25,6 +26,7 @@ from vramplan.planner.dtypes import Dtype
 from vramplan.planner.model_spec import Weight
 from vramplan.planner.trace import weights as meta
 from vramplan.planner.weight_rows import rows_of
+from vramplan.planner.workload import Task
 
 SHAPE_FIELDS = frozenset(
     {
@@ -119,6 +121,7 @@ def record_of(fact: dict[str, Any]) -> dict[str, Any]:
     note = _buffer_note(fact, config, total, buffers) or fact["validation_note"]
     return {
         **record,
+        "tasks": _tasks(given, type(model).__name__, record["dtype"]),
         "facts": {**fact, "validation_note": note},
         "architecture": type(model).__name__,
         "config": meta.library_config(config, given),
@@ -126,6 +129,43 @@ def record_of(fact: dict[str, Any]) -> dict[str, Any]:
         "buffer_elements": buffers,
         "weights": rows_of(found, record["dtype"]),
     }
+
+
+UNLIKELY = 9973
+"""A prime no model has as a size: stands for num_labels while a classifier is counted."""
+
+
+def _tasks(given: dict[str, Any], counted: str, dtype: Dtype) -> dict[str, Any]:
+    """The model under the class of each task it can be trained for, where that is not the class counted."""
+    found: dict[str, Any] = {}
+    for task in get_args(Task):
+        config = meta.build_config(given)
+        task_class = meta.task_class(config, task)
+        if task_class is None or task_class.__name__ == counted or not _trains(config, task, counted):
+            continue
+        try:
+            model = meta.task_model(config, task, UNLIKELY if task == "classification" else None)
+        except (ImportError, AttributeError, ValueError, TypeError) as problem:
+            print(f"  {task}: {type(problem).__name__}: {problem}", file=sys.stderr)  # noqa: T201
+            continue
+        text = model.config is not config
+        found[task] = {
+            "architecture": type(model).__name__,
+            "output_embedding": meta.output_embedding(model),
+            "config": meta.library_config(model.config, given.get("text_config", {})) if text else None,
+            "weights": [
+                [row[0], ["num_labels" if size == UNLIKELY else size for size in row[1]], *row[2:]]
+                for row in rows_of(meta.weights_on_meta(model, dtype), dtype)
+            ],
+        }
+    return found
+
+
+def _trains(config: Any, task: Task, counted: str) -> bool:
+    """An encoder is not trained as a decoder, and of an encoder with a decoder neither half alone."""
+    if config.is_encoder_decoder:
+        return task == "seq2seq"
+    return task != "causal-lm" or counted.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
 
 
 def _assumed_dtype(fact: dict[str, Any]) -> Dtype:

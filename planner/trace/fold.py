@@ -23,6 +23,8 @@ from vramplan.planner.programs.program import (
     Ref,
     Size,
     neighbourhood,
+    stack_bounds,
+    stack_name,
 )
 from vramplan.planner.trace.symbols import Symbols
 from vramplan.planner.trace.tracker import Event, Tracker
@@ -142,8 +144,10 @@ class _Folder:
         segment = stored.segment[0]
         if stored.tag == "gradient":
             return "gradients"
-        if segment.endswith(".head"):
+        if segment.endswith(".head") or segment == "carried":
             return "loss"
+        if segment == "carried.layer":
+            return "activations"
         if segment.startswith("forward"):
             return "temporaries" if storage in self.forward_deaths else "activations"
         return "activations" if stored.tag == "recompute" else "temporaries"
@@ -171,6 +175,8 @@ class _Folder:
             here, before = runs[stop].layer, runs[stop - 1].layer
             if here is None or before is None or abs(here - before) != 1 or (step and here - before != step):
                 break
+            if stack_name(self.kinds[here]) != stack_name(self.kinds[before]):
+                break
             step = here - before
             stop += 1
         return stop
@@ -185,7 +191,7 @@ class _Folder:
             if chosen.setdefault(around, template) != template:
                 raise FoldError(f"layers around [{around}] differ in {run.segment} (layer {run.layer} of {depth})")
         layers = [run.layer for run in runs if run.layer is not None]
-        first, last = (_anchor(layer, depth) for layer in (layers[0], layers[-1]))
+        first, last = (_anchor(layer, self.kinds) for layer in (layers[0], layers[-1]))
         step = 1 if layers[-1] >= layers[0] else -1
         return Block(runs[0].segment, tuple(chosen.items()), first, last, step)
 
@@ -260,11 +266,15 @@ def _runs(stream: list[Event], trace: Tracker) -> list[_Run]:
     return runs
 
 
-def _anchor(layer: int, depth: int) -> Anchor:
-    if layer < depth - 1 - layer:
-        return Anchor(False, layer)
-    if layer > depth - 1 - layer:
-        return Anchor(True, depth - 1 - layer)
-    if depth < MINIMUM_FOLDED_DEPTH:
-        return Anchor(False, layer)  # the program is of this very depth
-    raise FoldError(f"a stretch of layers ends at layer {layer}, the middle of {depth}: no telling from which end")
+def _anchor(layer: int, kinds: Sequence[str]) -> Anchor:
+    bounds = stack_bounds(kinds)
+    stack = next(index for index, (_, stop) in enumerate(bounds) if layer < stop)
+    start, stop = bounds[stack]
+    before, after = layer - start, stop - 1 - layer
+    if before < after:
+        return Anchor(False, before, stack)
+    if before > after:
+        return Anchor(True, after, stack)
+    if stop - start < MINIMUM_FOLDED_DEPTH:
+        return Anchor(False, before, stack)  # the program is of this very depth
+    raise FoldError(f"a stretch of layers ends at layer {layer}, the middle of its stack: no telling from which end")

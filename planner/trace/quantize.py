@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vramplan.planner.tasks import HEAD_NAMES
 from vramplan.planner.trace.skeleton import TORCH_DTYPES
 
 BLOCK_SIZE = 64
@@ -24,9 +25,9 @@ def quantize_skeleton(model: nn.Module, *, quant: str, double_quant: bool, compu
 
     head = model.get_output_embeddings()
     dtype = TORCH_DTYPES[compute_dtype]
-    for module in list(model.modules()):
+    for path, module in list(model.named_modules()):
         for name, child in list(module.named_children()):
-            if child is head:
+            if child is head or f"{path}.{name}".lstrip(".").partition(".")[0].endswith(HEAD_NAMES):
                 continue
             if type(child) is nn.Linear:
                 shape = (child.out_features, child.in_features)

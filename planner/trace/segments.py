@@ -1,5 +1,9 @@
-"""Where the step is: hooks that keep a tracker's segment, layer and module true while a model runs."""
+"""Where the step is: hooks that keep a tracker's segment, layer and module true while a model runs.
 
+Where an encoder's layers are followed by a decoder's, ``forward.between`` is what happens between the two stacks.
+"""
+
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from vramplan.planner.trace.skeleton import find_layers
+from vramplan.planner.trace.skeleton import find_stacks
 from vramplan.planner.trace.tracker import Tracker
 
 WRAPPERS = ("base_model", "base_layer")
@@ -32,7 +36,10 @@ class _Follower:
         self.model = model
         self.tracker = tracker
         self.where = tracker.where
-        self.layers = list(find_layers(model) or [])
+        stacks = find_stacks(model)
+        self.layers = [layer for stack in stacks for layer in stack]
+        ends = list(itertools.accumulate(len(stack) for stack in stacks))
+        self.firsts, self.lasts = {0, *ends[:-1]}, {end - 1 for end in ends}
         self.labels = _labels(model)
 
     def attach(self) -> list[Any]:
@@ -59,8 +66,9 @@ class _Follower:
                 return
             self._enter("forward.layer", index)
             hidden = args[0] if args else kwargs.get("hidden_states")
-            if index == 0 and isinstance(hidden, torch.Tensor) and hidden.requires_grad:
-                hidden.register_hook(lambda grad: self._enter("backward.embed", None))
+            if index in self.firsts and isinstance(hidden, torch.Tensor) and hidden.requires_grad:
+                before = "backward.embed" if index == 0 else "backward.between"
+                hidden.register_hook(lambda grad: self._enter(before, None))
 
         return hook
 
@@ -68,8 +76,8 @@ class _Follower:
         def hook(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
             if self._in_backward():
                 return
-            if index == len(self.layers) - 1:
-                self._enter("forward.head", None)
+            if index in self.lasts:
+                self._enter("forward.head" if index == len(self.layers) - 1 else "forward.between", None)
             hidden = out[0] if isinstance(out, (tuple, list)) else out
             if hidden.requires_grad:
                 hidden.register_hook(lambda grad: self._enter("backward.layer", index))

@@ -6,56 +6,81 @@ from typing import Any
 import torch
 from torch import nn
 
-from vramplan.planner.trace.weights import build_config
+from vramplan.planner.memory.stack import running_stacks
+from vramplan.planner.trace.weights import build_config, config_of_class, task_class
+from vramplan.planner.workload import Task
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def build_skeleton(
-    config: dict[str, Any], *, dtype: str, attention: str = "sdpa", kept: tuple[int, ...] = ()
+    config: dict[str, Any],
+    *,
+    dtype: str,
+    attention: str = "sdpa",
+    kept: tuple[int, ...] = (),
+    task: Task = "causal-lm",
+    num_labels: int | None = None,
 ) -> nn.Module:
-    """The causal-LM model of a config on the meta device, dropout as the config says, caches off.
+    """The model a task makes of a config, on the meta device, dropout as the config says, caches off.
 
     Args:
         config: config.json's fields, ``model_type`` among them.
         dtype: fp32, bf16 or fp16.
         attention: transformers' ``attn_implementation``.
-        kept: the layers to keep, where not all.
+        kept: the layers to keep, where not all; an encoder's come before its decoder's.
+        num_labels: classes of a classifier.
     """
-    from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
     hf_config = build_config({name: value for name, value in config.items() if name != "architectures"})
     hf_config.use_cache = False
+    model_class = task_class(hf_config, task)
+    if model_class is None:
+        raise ValueError(f"transformers has no {task} class for {hf_config.model_type}")
+    hf_config = config_of_class(hf_config, model_class)
+    if num_labels is not None:
+        _label(hf_config, num_labels)
     with torch.device("meta"), no_init_weights():
-        model: nn.Module = AutoModelForCausalLM.from_config(
-            hf_config, dtype=TORCH_DTYPES[dtype], attn_implementation=attention
-        )
+        model: nn.Module = model_class._from_config(hf_config, dtype=TORCH_DTYPES[dtype], attn_implementation=attention)
     model.tie_weights()
     if kept:
         _keep_layers(model, kept)
     return model
 
 
-def find_layers(model: nn.Module) -> nn.ModuleList | None:
-    """The stack of blocks: the longest ModuleList that is not inside another (experts are)."""
-    best: nn.ModuleList | None = None
-    inside: list[str] = []
+def _label(config: Any, num_labels: int) -> None:
+    """One class a row (transformers/loss/loss_utils.py, ForSequenceClassificationLoss), and a pad token, by which a
+    decoder's classifier finds the last token that counts."""
+    config.num_labels = num_labels
+    config.problem_type = "single_label_classification"
+    text = config.get_text_config()
+    if text.pad_token_id is None:
+        text.pad_token_id = 0
+
+
+def find_stacks(model: nn.Module) -> list[nn.ModuleList]:
+    """The stacks of layers a step runs through, in order: ModuleLists that are not inside another (experts are)."""
+    found: dict[str, nn.ModuleList] = {}
     for name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or any(name.startswith(f"{outer}.") for outer in inside):
+        if not isinstance(module, nn.ModuleList) or any(name.startswith(f"{outer}.") for outer in found):
             continue
-        inside.append(name)
-        has_weights = all(next(member.parameters(), None) is not None for member in module)
-        if has_weights and len(module) > (len(best) if best is not None else 0):
-            best = module
-    return best
+        if all(next(member.parameters(), None) is not None for member in module):
+            found[name] = module
+    return [found[name] for name in running_stacks({name: len(layers) for name, layers in found.items()})]
 
 
 def _keep_layers(model: nn.Module, kept: tuple[int, ...]) -> None:
-    """Leave only some layers; config lists with an entry a layer follow."""
-    layers = find_layers(model)
-    if layers is None:
-        raise ValueError("the model has no stack of layers")
+    """Leave only some layers, counted through all stacks."""
+    start = 0
+    for layers in find_stacks(model):
+        stop = start + len(layers)
+        _keep_of_stack(model, layers, [index - start for index in kept if start <= index < stop])
+        start = stop
+
+
+def _keep_of_stack(model: nn.Module, layers: nn.ModuleList, kept: list[int]) -> None:
+    """Leave only some layers of one stack; config lists with an entry a layer follow."""
     depth = len(layers)
     chosen: list[nn.Module] = []
     for position, index in enumerate(kept):
@@ -68,7 +93,8 @@ def _keep_layers(model: nn.Module, kept: tuple[int, ...]) -> None:
     for name, value in list(vars(text).items()):
         if isinstance(value, (list, tuple)) and len(value) == depth:
             setattr(text, name, [value[index] for index in kept])
-    text.num_hidden_layers = len(kept)
+    if not config.is_encoder_decoder:
+        text.num_hidden_layers = len(kept)
 
 
 def materialize(model: nn.Module, *, real: bool = False) -> nn.Module:

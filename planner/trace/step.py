@@ -5,6 +5,7 @@ Sources: trl/trainer/sft_trainer.py compute_loss; transformers/trainer.py _inner
 compute_loss; accelerate/data_loader.py (one batch is fetched ahead).
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -48,10 +49,31 @@ def _trainer_loss(model: nn.Module, inputs: dict[str, Any], num_items: torch.Ten
     return loss
 
 
+def _model_loss(model: nn.Module, inputs: dict[str, Any], num_items: torch.Tensor) -> torch.Tensor:
+    """Trainer.compute_loss and training_step: the model's own loss, told how many items count if the model listens."""
+    accepts = _accepts_loss_kwargs(model)
+    outputs = model(**inputs, **({"num_items_in_batch": num_items} if accepts else {}))
+    loss: torch.Tensor = outputs["loss"]
+    if accepts:
+        loss *= 1  # average_tokens_across_devices with one process
+        return loss
+    return loss / 1  # gradient_accumulation_steps
+
+
+def _accepts_loss_kwargs(model: nn.Module) -> bool:
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if hasattr(base, "accepts_loss_kwargs"):
+        return bool(base.accepts_loss_kwargs)
+    forward = getattr(type(base), "forward", base.forward)  # the instance's own may be wrapped for autocast
+    parameters = inspect.signature(forward).parameters.values()
+    return any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+
 LOSSES: dict[str, Callable[[nn.Module, dict[str, Any], torch.Tensor], torch.Tensor]] = {
     "fused": _sft_loss,
     "standard": _standard_loss,
     "trainer": _trainer_loss,
+    "model": _model_loss,
 }
 
 

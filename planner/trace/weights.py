@@ -1,7 +1,8 @@
 """Every weight transformers would instantiate for a config, read off the class on the meta device: exact, no memory.
 
-Run as ``python -P -m vramplan.planner.trace.weights``: a config.json on stdin, one JSON object on stdout
-({"architecture", "config", "dtype", "output_embedding", "weights"}); on failure {"error"} and exit code 1.
+Run as ``python -P -m vramplan.planner.trace.weights [--task TASK] [--num-labels N]``: a config.json on stdin, one JSON
+object on stdout ({"architecture", "config", "dtype", "output_embedding", "weights"}); on failure {"error"} and exit
+code 1. With a task, the class is the one that task loads; else the one config.json names.
 
 Which module holds a weight decides what a method may do to it:
 
@@ -15,6 +16,7 @@ So ``linear`` means type identity, which both agree on, and ``linear_subclass`` 
 Conv1D (GPT-2), told from a real convolution by its two-dimensional weight, stored (in, out).
 """
 
+import argparse
 import json
 import re
 import sys
@@ -25,6 +27,7 @@ from vramplan.planner.config_defaults import named_dtype
 from vramplan.planner.dtypes import Dtype
 from vramplan.planner.model_spec import ModuleKind, Weight
 from vramplan.planner.weight_rows import rows_of
+from vramplan.planner.workload import Task
 
 
 def build_config(config: dict[str, Any]) -> Any:
@@ -74,6 +77,27 @@ def class_for(config: Any, architecture: str | None = None) -> Any:
             found = mapping[kind]
             return found[0] if isinstance(found, tuple) else found
     raise LookupError(f"transformers has no model class for model_type {config.model_type}")
+
+
+def task_class(config: Any, task: Task) -> Any | None:
+    """The class a task loads a config as (planner/tasks.py); None: transformers has none."""
+    from transformers.models.auto import modeling_auto as auto
+
+    kind = type(config)
+    if task == "classification":
+        mappings = [auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING]
+    elif task == "seq2seq":
+        mappings = [auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING]
+    else:
+        mappings = [auto.MODEL_FOR_CAUSAL_LM_MAPPING, auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING]
+    found = next((mapping[kind] for mapping in mappings if kind in mapping), None)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def config_of_class(config: Any, model_class: Any) -> Any:
+    """The config a class takes: a text-only class of a multimodal model takes its text_config
+    (transformers/models/auto/auto_factory.py, from_pretrained)."""
+    return config.get_text_config() if model_class.config_class in config.sub_configs.values() else config
 
 
 def generating_class(config: dict[str, Any]) -> str | None:
@@ -183,12 +207,38 @@ def _complete(given: dict[str, Any], resolved: dict[str, Any], common: Iterable[
     return whole
 
 
-def main() -> int:
+def task_model(config: Any, task: Task, num_labels: int | None = None) -> Any:
+    """The model a task trains, on the meta device.
+
+    Raises:
+        LookupError: transformers has no class of this type for the task.
+    """
+    import torch
+
+    found = task_class(config, task)
+    if found is None:
+        raise LookupError(f"transformers has no {task} class for model_type {config.model_type}")
+    config = config_of_class(config, found)
+    if num_labels is not None:
+        config.num_labels = num_labels
+    with torch.device("meta"):
+        return found(config)
+
+
+def main(arguments: list[str]) -> int:
     """Read a config on stdin, print its weights."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--task")
+    parser.add_argument("--num-labels", type=int)
+    options = parser.parse_args(arguments)
     given = json.load(sys.stdin)
     try:
         config = build_config(given)
-        model = meta_model(config, generating_class(given))
+        if options.task is None:
+            model = meta_model(config, generating_class(given))
+        else:
+            model = task_model(config, options.task, options.num_labels)
+            config = model.config
         dtype = named_dtype(given) or "fp32"
         answer: dict[str, Any] = {
             "architecture": type(model).__name__,
@@ -204,4 +254,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

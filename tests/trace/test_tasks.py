@@ -1,0 +1,95 @@
+"""Classification and sequence-to-sequence: programs and counts against real models and their real steps."""
+
+import pytest
+
+pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
+
+SMALL = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 144}
+BERT = {"vocab_size": 300, "max_position_embeddings": 512, **SMALL}
+ENCODERS = {
+    "bert": {"model_type": "bert", **BERT},
+    "roberta": {"model_type": "roberta", **BERT, "max_position_embeddings": 514, "type_vocab_size": 1},
+    "electra": {"model_type": "electra", **BERT, "embedding_size": 32},
+    "deberta": {
+        "model_type": "deberta-v2",
+        **BERT,
+        "relative_attention": True,
+        "position_buckets": 64,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+    },
+    "distilbert": {
+        "model_type": "distilbert",
+        "vocab_size": 300,
+        "dim": 64,
+        "n_layers": 6,
+        "n_heads": 4,
+        "hidden_dim": 144,
+        "max_position_embeddings": 512,
+    },
+    "modernbert": {"model_type": "modernbert", "vocab_size": 50368, **SMALL},
+    "mpnet": {"model_type": "mpnet", **BERT, "max_position_embeddings": 514},
+    "albert": {"model_type": "albert", **BERT, "embedding_size": 32},
+}
+EAGER = ("deberta", "mpnet")
+WITHOUT_CHECKPOINTING = ("mpnet", "albert")
+DECODER = {"vocab_size": 300, "num_key_value_heads": 2, **SMALL}
+DECODERS = {"llama": {"model_type": "llama", **DECODER}, "qwen3": {"model_type": "qwen3", "head_dim": 16, **DECODER}}
+SEQ2SEQ = {
+    "t5": {
+        "model_type": "t5",
+        "vocab_size": 300,
+        "d_model": 64,
+        "d_kv": 16,
+        "d_ff": 144,
+        "num_layers": 6,
+        "num_decoder_layers": 5,
+        "num_heads": 4,
+    },
+    "bart": {
+        "model_type": "bart",
+        "vocab_size": 300,
+        "d_model": 64,
+        "encoder_layers": 6,
+        "decoder_layers": 5,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 144,
+        "decoder_ffn_dim": 144,
+        "max_position_embeddings": 512,
+    },
+}
+
+
+def _methods():
+    from vramplan.planner.methods import Full, Lora
+
+    return {"full": Full(), "lora": Lora(r=4)}
+
+
+def _attention(family):
+    return "eager" if family in EAGER else "sdpa"
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("family", [*ENCODERS, *DECODERS])
+def test_a_classifiers_program_gives_the_bytes_of_its_real_step(family, method):
+    from tests.trace.tiny_models import assert_exact
+
+    config = (ENCODERS | DECODERS)[family]
+    checkpointing = family not in WITHOUT_CHECKPOINTING
+    assert_exact(
+        config, "classification", _methods()[method], attention=_attention(family), gradient_checkpointing=checkpointing
+    )
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("family", SEQ2SEQ)
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_a_sequence_to_sequence_program_gives_the_bytes_of_its_real_step(family, method, checkpointing):
+    from tests.trace.tiny_models import assert_exact
+
+    assert_exact(SEQ2SEQ[family], "seq2seq", _methods()[method], gradient_checkpointing=checkpointing)
