@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vramplan.planner.errors import UsageError
+from vramplan.planner.errors import UnsupportedError, UsageError
 from vramplan.planner.memory.static_methods import check_biases, check_norms, hidden_size
 from vramplan.planner.method_targets import ia3_targets, norm_targets, output_projections
 from vramplan.planner.methods import (
@@ -27,6 +27,8 @@ from vramplan.planner.targets import check_targets
 _LOW_RANK = ("lora", "qlora")
 _PROMPTS = ("prefix", "prompt", "ptuning")
 _ADAPTERS = (*_LOW_RANK, "adapter", "ia3", "ln-tuning", *_PROMPTS)
+_SLIDING_CACHES = ("gemma2", "gemma3", "gemma4")
+"""Models that PEFT gives a cache of sliding layers for a prefix (peft/peft_model.py, get_prompt)."""
 OPTION_METHODS: dict[str, tuple[str, ...]] = {
     "rank": _LOW_RANK,
     "alpha": _LOW_RANK,
@@ -128,6 +130,11 @@ def _ln_tuning(pick: Picker, model: ModelSpec) -> Method:
 
 
 def _prefix(pick: Picker, model: ModelSpec) -> Method:
+    if model.model_type.startswith(_SLIDING_CACHES):
+        raise UnsupportedError(
+            f"--method prefix on {model.model_type}, whose cache slides, is not priced yet",
+            remedy="use --method ptuning, or --method prompt",
+        )
     return Prefix(num_virtual_tokens=_virtual_tokens(pick), **_base(pick))
 
 

@@ -20,6 +20,7 @@ _ONE_DEVICE = "price one device: leave --gpus, --nodes, --sharding and --offload
 
 UNPRICED: tuple[Unpriced, ...] = (
     *(Unpriced("method", name, _PRICED_METHODS) for name in ("layerwise", "two-stage")),
+    Unpriced("encoder_type", "LSTM", "use --encoder-type MLP, which PEFT recommends"),
     Unpriced("quant", "int8", "use --quant nf4"),
     Unpriced("loss", "liger", "use --loss auto"),
     Unpriced("gpus", None, _ONE_DEVICE, 1),

@@ -88,6 +88,10 @@ def _keep_of_stack(model: nn.Module, layers: nn.ModuleList, kept: list[int]) -> 
         chosen.append(copy.deepcopy(layers[index]) if again else layers[index])
     del layers[:]
     layers.extend(chosen)
+    for position, layer in enumerate(chosen):  # which of a cache's layers a prefix finds
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = position
     config: Any = model.config
     text = config.get_text_config()
     for name, value in list(vars(text).items()):
