@@ -17,7 +17,7 @@ from typing import Final
 
 from vramplan.planner.memory.alloc_conf import MIN_LARGE_ALLOC_BYTES, AllocConf, parse_alloc_conf
 from vramplan.planner.memory.blocks import Block, BlockPool
-from vramplan.planner.memory.segments import DeviceMemory, grow, growable_bytes, unmap
+from vramplan.planner.memory.segments import DeviceMemory, can_grow, grow, growable_bytes, unmap
 from vramplan.planner.units import MIB
 
 __all__ = ["AllocConf", "CachingAllocator", "OutOfDeviceMemory", "parse_alloc_conf"]
@@ -143,23 +143,7 @@ class CachingAllocator:
         """
         if key in self._live or size_bytes < 0:
             raise ValueError(f"{key!r} is allocated already" if size_bytes >= 0 else f"negative size for {key!r}")
-        if size_bytes >= MAX_REQUEST_BYTES:
-            raise self._out_of_memory(size_bytes)
-        if size_bytes == 0:
-            self._live[key] = None
-            return
-        rounded = self._rounded(size_bytes)
-        pool = self._small if rounded <= SMALL_SIZE_BYTES else self._large
-        block = self._cached_block(pool, rounded) or self._new_block(pool, rounded, size_bytes)
-        if block.size_bytes - rounded >= pool.split_from_bytes and rounded < pool.split_below_bytes:
-            pool.insert(block.cut(rounded))
-        block.allocated = True
-        block.requested_bytes = size_bytes
-        self._live[key] = block
-        self._requested += size_bytes
-        self._allocated = allocated = self._allocated + block.size_bytes
-        if allocated > self._max_allocated:
-            self._max_allocated = allocated
+        self._live[key] = self.take(size_bytes)
 
     def free(self, key: Hashable) -> None:
         """Give a tensor's block back to the cache, merged with its free neighbours (``free_block``).
@@ -167,7 +151,33 @@ class CachingAllocator:
         Raises:
             KeyError: no live tensor has this key.
         """
-        block = self._live.pop(key)
+        self.give(self._live.pop(key))
+
+    def take(self, size_bytes: int) -> Block | None:
+        """``malloc`` for a caller that keeps the block itself: for replays of many thousand tensors.
+
+        Raises:
+            OutOfDeviceMemory: as ``malloc``.
+        """
+        if size_bytes >= MAX_REQUEST_BYTES:
+            raise self._out_of_memory(size_bytes)
+        if size_bytes == 0:
+            return None
+        rounded = self._rounded(size_bytes)
+        pool = self._small if rounded <= SMALL_SIZE_BYTES else self._large
+        block = self._cached_block(pool, rounded) or self._new_block(pool, rounded, size_bytes)
+        if block.size_bytes - rounded >= pool.split_from_bytes and rounded < pool.split_below_bytes:
+            pool.insert(block.cut(rounded))
+        block.allocated = True
+        block.requested_bytes = size_bytes
+        self._requested += size_bytes
+        self._allocated = allocated = self._allocated + block.size_bytes
+        if allocated > self._max_allocated:
+            self._max_allocated = allocated
+        return block
+
+    def give(self, block: Block | None) -> None:
+        """Give back what ``take`` gave."""
         if block is None:
             return
         self._allocated -= block.size_bytes
@@ -209,12 +219,14 @@ class CachingAllocator:
         """``get_free_block``: the smallest free block that fits, then the lowest; taken out of the pool."""
         if self._collects:
             pool.num_searches += 1
-        index = pool.first_of(rounded)
-        if index == len(pool):
+        index, count = pool.first_of(rounded), len(pool)
+        if index == count:
             return None
         if self._expandable:
             # A block before bare address space counts as large as it could grow, so that others are used up first.
-            while index + 1 < len(pool) and growable_bytes(pool[index + 1]) < growable_bytes(pool[index]):
+            while index + 1 < count and can_grow(pool[index]):
+                if growable_bytes(pool[index + 1]) >= growable_bytes(pool[index]):
+                    break
                 index += 1
         if self._max_split_bytes != _UNLIMITED:
             limit, size_bytes = self._max_split_bytes, pool[index].size_bytes

@@ -86,9 +86,10 @@ class BlockPool:
         self.split_below_bytes = split_below_bytes
         self.unmapped: list[tuple[int, Block]] = []
         self.num_searches = 0
-        # Size and address in one number: replays take half the time they take with tuples.
+        # Size and address in one number, and the blocks in the same order: replays take half the time they take with
+        # tuples, and hashing numbers of that size would cost more than finding them.
         self._keys: list[int] = []
-        self._blocks: dict[int, Block] = {}
+        self._blocks: list[Block] = []
 
     def __len__(self) -> int:
         """The number of free mapped blocks."""
@@ -96,11 +97,11 @@ class BlockPool:
 
     def __getitem__(self, index: int) -> Block:
         """The free mapped block at a place in the order of size and address."""
-        return self._blocks[self._keys[index]]
+        return self._blocks[index]
 
     def __iter__(self) -> Iterator[Block]:
         """The free mapped blocks by size and address; take a copy before changing the pool."""
-        return (self._blocks[key] for key in self._keys)
+        return iter(self._blocks)
 
     def first_of(self, size_bytes: int) -> int:
         """The place of the smallest free mapped block of at least this size; ``len(self)`` if there is none."""
@@ -108,15 +109,17 @@ class BlockPool:
 
     def pop(self, index: int) -> Block:
         """Take the free mapped block at a place out of the pool."""
-        return self._blocks.pop(self._keys.pop(index))
+        del self._keys[index]
+        return self._blocks.pop(index)
 
     def insert(self, block: Block) -> None:
         """Put a block nobody uses into the order it belongs to."""
         if block.mapped:
             block.inserted_at = self.num_searches
             key = block.size_bytes << _ADDRESS_BITS | block.address
-            insort(self._keys, key)
-            self._blocks[key] = block
+            index = bisect_left(self._keys, key)
+            self._keys.insert(index, key)
+            self._blocks.insert(index, block)
         else:
             insort(self.unmapped, (block.address, block))
 
@@ -124,7 +127,7 @@ class BlockPool:
         """Take a block out of the order it is in."""
         if block.mapped:
             key = block.size_bytes << _ADDRESS_BITS | block.address
-            keys = self._keys
-            del keys[bisect_left(keys, key)], self._blocks[key]
+            index = bisect_left(self._keys, key)
+            del self._keys[index], self._blocks[index]
         else:
             del self.unmapped[bisect_left(self.unmapped, (block.address,))]

@@ -1,103 +1,109 @@
 """A memory program written out in full: every allocation and free of a step, by name, for the allocator's replay and
 for saying which tensors are alive at the peak."""
 
-from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
 from vramplan.planner.memory import fused_loss
 from vramplan.planner.memory.budget import Component, LiveTensor
 from vramplan.planner.memory.replay import Replay
-from vramplan.planner.programs.program import Accumulate, Alloc, Free, MacroCall
-
-Name = Hashable
+from vramplan.planner.programs.program import Accumulate, Alloc, MacroCall
 
 
-class Change(NamedTuple):
-    """A storage appears (bytes above zero) or goes."""
+class Storage(NamedTuple):
+    """One allocation of the step."""
 
-    name: Name
     size_bytes: int
     component: Component
     label: str
+    segment: str
 
 
-def expand(replay: Replay) -> Iterator[Change]:
-    """Every change of one micro step, in order. A free has negative bytes."""
-    ordinals: dict[tuple[str, int | None], int] = {}
-    program = replay.program
+class Expanded(NamedTuple):
+    """Every allocation of one micro step, and the order in which they come and go."""
+
+    storages: list[Storage]
+    changes: list[int]
+    """The index of a storage that comes to life, or ``~index`` of one that dies."""
+
+
+def expand(replay: Replay) -> Expanded:
+    """A micro step in full."""
+    out = Expanded([], [])
+    storages, changes = out
+    program, sizes = replay.program, replay.sizes
+    born: dict[tuple[str, int | None], list[int]] = {}
     for block, layer, template in replay.blocks():
-        where = (block.segment, layer)
+        segment = block.segment
+        here = born.setdefault((segment, layer), [])
         for entry in program.templates[template]:
             if isinstance(entry, Alloc):
-                ordinal = ordinals.get(where, 0)
-                ordinals[where] = ordinal + 1
-                size = replay.sizes[entry.size]
-                yield Change((*where, ordinal), size, entry.component, program.labels[entry.label])
+                here.append(len(storages))
+                changes.append(len(storages))
+                storages.append(Storage(sizes[entry.size], entry.component, program.labels[entry.label], segment))
             elif isinstance(entry, MacroCall):
-                yield from _macro(replay, entry)
-            elif isinstance(entry, Free) or (isinstance(entry, Accumulate) and replay.at.accumulating):
-                ref = entry.ref
-                alloc = replay.born(ref, layer)
-                target = None if ref.offset is None else (layer or 0) + ref.offset
-                yield Change((ref.segment, target, ref.ordinal), -replay.sizes[alloc.size], alloc.component, "")
+                _expand_macro(replay, entry, out)
+            elif not isinstance(entry, Accumulate) or replay.at.accumulating:
+                there, offset, ordinal = entry.ref
+                target = None if offset is None else (layer or 0) + offset
+                changes.append(~born[there, target][ordinal])
+    return out
 
 
-def _macro(replay: Replay, call: MacroCall) -> Iterator[Change]:
+def _expand_macro(replay: Replay, call: MacroCall, out: Expanded) -> None:
     """The inside of a loop; what survives it follows as ordinary allocations."""
     head = replay.fused_head(call)
     walk = fused_loss.forward if call.name == "fused_forward" else fused_loss.backward
     quantum = replay.at.quantum_bytes
-    live: list[tuple[Name, int]] = []
-    for index, size in enumerate(walk(head)):
+    live: list[int] = []
+    for size in walk(head):
         rounded = -(-abs(size) // quantum) * quantum
         if not rounded:
             continue
-        label = f"lm_head|{call.name}|({abs(size)} bytes)"
         if size > 0:
-            live.append(((call.name, index), rounded))
-            yield Change((call.name, index), rounded, "loss", label)
+            live.append(len(out.storages))
+            out.changes.append(len(out.storages))
+            out.storages.append(Storage(rounded, "loss", f"lm_head|{call.name}|({size} bytes)", call.name))
         else:
             # the most recent storage of that size is the one that goes
-            at = next(i for i in range(len(live) - 1, -1, -1) if live[i][1] == rounded)
-            name, _ = live.pop(at)
-            yield Change(name, -rounded, "loss", "")
-    for name, rounded in live:
-        yield Change(name, -rounded, "loss", "")
+            at = next(i for i in range(len(live) - 1, -1, -1) if out.storages[live[i]].size_bytes == rounded)
+            out.changes.append(~live.pop(at))
+    out.changes.extend(~index for index in live)
 
 
 def live_at_peak(replay: Replay, *, limit: int = 24) -> tuple[LiveTensor, ...]:
     """Dynamic tensors alive at the step's highest point, largest first, equal ones counted together."""
+    storages, changes = expand(replay)
     level = highest = 0
-    live: dict[Name, Change] = {}
-    best: list[Change] = []
+    live: dict[int, None] = {}
+    best: list[int] = []
     rising = False
-    for change in expand(replay):
-        level += change.size_bytes
-        if change.size_bytes > 0:
-            live[change.name] = change
+    for change in changes:
+        if change >= 0:
+            level += storages[change].size_bytes
+            live[change] = None
             rising = level > highest or rising
             highest = max(highest, level)
         else:
             if rising:
-                best, rising = list(live.values()), False
-            live.pop(change.name, None)
+                best, rising = list(live), False
+            level -= storages[~change].size_bytes
+            del live[~change]
     if rising:
-        best = list(live.values())
-    return _grouped(best, limit)
+        best = list(live)
+    return _grouped([storages[index] for index in best], limit)
 
 
-def _described(change: Change) -> str:
+def _described(storage: Storage) -> str:
     """A label without its module where that is not known: autograd's own operations run outside any module."""
-    segment = change.name[0] if isinstance(change.name, tuple) else ""
-    if str(segment).startswith("backward") and change.component in ("temporaries", "gradients"):
-        return "backward" + change.label[change.label.index("|") :]
-    return change.label
+    if storage.segment.startswith("backward") and storage.component in ("temporaries", "gradients"):
+        return "backward" + storage.label[storage.label.index("|") :]
+    return storage.label
 
 
-def _grouped(changes: list[Change], limit: int) -> tuple[LiveTensor, ...]:
+def _grouped(storages: list[Storage], limit: int) -> tuple[LiveTensor, ...]:
     groups: dict[tuple[str, Component, int], int] = {}
-    for change in changes:
-        key = (_described(change), change.component, change.size_bytes)
+    for storage in storages:
+        key = (_described(storage), storage.component, storage.size_bytes)
         groups[key] = groups.get(key, 0) + 1
     ranked = sorted(groups.items(), key=lambda item: -item[0][2] * item[1])
     out = []

@@ -1,12 +1,15 @@
 """From tensors to segments: the static tensors and a few steps replayed through PyTorch's caching allocator."""
 
-from collections.abc import Hashable
-
 from vramplan.planner.memory.allocator import CachingAllocator, parse_alloc_conf
-from vramplan.planner.memory.expand import Change, expand
+from vramplan.planner.memory.blocks import Block
+from vramplan.planner.memory.expand import Expanded, expand
 from vramplan.planner.memory.replay import Replay
 from vramplan.planner.memory.static import Group
 
+Held = Block | None
+"""What a tensor has; one without bytes has none."""
+CARRIED = "carried"
+"""Segments of what the step before left (planner/trace/plain_loop.py)."""
 STEPS = 2
 """Reserved memory is flat from the second step on; optimizer states are born at the end of the first."""
 
@@ -31,75 +34,61 @@ def reserved_bytes(
         workspace_bytes: cuBLAS's workspace.
     """
     allocator = CachingAllocator(parse_alloc_conf(alloc_conf))
-    _hold(allocator, "static", before)
-    allocator.malloc("workspace", workspace_bytes)
-    changes = list(expand(replay))
-    left: list[tuple[Change, Hashable]] = []
-    for step in range(STEPS):
-        if gradients:
-            _hold(allocator, "gradients", gradients)
-        alive = _micro_step(allocator, changes, step, left)
-        if step == 0:
-            _hold(allocator, "optimizer", optimizer)
-        _hold(allocator, "optimizer step", step_temporaries)
-        _release(allocator, "optimizer step", step_temporaries)
-        left = _end_of_step(allocator, alive, carries=any(_is_carried(change) for change in changes))
-        if gradients:
-            _release(allocator, "gradients", gradients)
+    _hold(allocator, before)
+    allocator.take(workspace_bytes)
+    step = expand(replay)
+    carried: list[tuple[int, Held]] = []
+    for number in range(STEPS):
+        kept = _hold(allocator, gradients)
+        alive = _micro_step(allocator, step, carried)
+        if number == 0:
+            _hold(allocator, optimizer)
+        _release(allocator, _hold(allocator, step_temporaries))
+        carried = _end_of_step(allocator, step, alive)
+        _release(allocator, kept)
     return allocator.max_reserved_bytes
 
 
-def _micro_step(
-    allocator: CachingAllocator, changes: list[Change], step: int, left: list[tuple[Change, Hashable]]
-) -> dict[Hashable, tuple[Change, Hashable]]:
-    """One micro step; what is alive at its end, with the keys the allocator knows it by.
+def _micro_step(allocator: CachingAllocator, step: Expanded, carried: list[tuple[int, Held]]) -> dict[int, Held]:
+    """One micro step; what is alive at its end.
 
     Args:
-        left: what the step before left; the first step has none.
+        carried: what the step before left, with its size; the first step has none.
     """
-    alive: dict[Hashable, tuple[Change, Hashable]] = {}
+    storages, changes = step
+    take, give = allocator.take, allocator.give
+    alive: dict[int, Held] = {}
     for change in changes:
-        if change.size_bytes < 0:
-            known = alive.pop(change.name, None)
-            if known is not None:
-                allocator.free(known[1])
-        elif _is_carried(change):
-            kept = next((each for each in left if each[0].size_bytes == change.size_bytes), None)
-            if kept is not None:
-                left.remove(kept)
-                alive[change.name] = change, kept[1]
-        else:
-            key = (step, change.name)
-            allocator.malloc(key, change.size_bytes)
-            alive[change.name] = change, key
+        if change >= 0:
+            storage = storages[change]
+            if storage.segment.startswith(CARRIED):
+                left = next((each for each in carried if each[0] == storage.size_bytes), None)
+                if left is not None:
+                    carried.remove(left)
+                    alive[change] = left[1]
+            else:
+                alive[change] = take(storage.size_bytes)
+        elif ~change in alive:  # the first step had nothing carried to it
+            give(alive.pop(~change))
     return alive
 
 
-def _end_of_step(
-    allocator: CachingAllocator, alive: dict[Hashable, tuple[Change, Hashable]], *, carries: bool
-) -> list[tuple[Change, Hashable]]:
-    """Free the gradients, and the rest too unless the loop's names hold it; what they hold."""
+def _end_of_step(allocator: CachingAllocator, step: Expanded, alive: dict[int, Held]) -> list[tuple[int, Held]]:
+    """Free the gradients, and the rest too unless the loop's names hold it; what they hold, with its size."""
+    holds = any(storage.segment.startswith(CARRIED) for storage in step.storages)
     kept = []
-    for change, key in alive.values():
-        if carries and change.component != "gradients":
-            kept.append((change, key))
+    for index, block in alive.items():
+        if holds and step.storages[index].component != "gradients":
+            kept.append((step.storages[index].size_bytes, block))
         else:
-            allocator.free(key)
+            allocator.give(block)
     return kept
 
 
-def _is_carried(change: Change) -> bool:
-    """Left by the step before (planner/trace/plain_loop.py)."""
-    return isinstance(change.name, tuple) and str(change.name[0]).startswith("carried")
+def _hold(allocator: CachingAllocator, groups: list[Group]) -> list[Held]:
+    return [allocator.take(group.numel * group.element_bytes) for group in groups for _ in range(group.count)]
 
 
-def _hold(allocator: CachingAllocator, what: str, groups: list[Group]) -> None:
-    for index, group in enumerate(groups):
-        for copy in range(group.count):
-            allocator.malloc((what, index, copy), group.numel * group.element_bytes)
-
-
-def _release(allocator: CachingAllocator, what: str, groups: list[Group]) -> None:
-    for index, group in enumerate(groups):
-        for copy in range(group.count):
-            allocator.free((what, index, copy))
+def _release(allocator: CachingAllocator, blocks: list[Held]) -> None:
+    for block in blocks:
+        allocator.give(block)

@@ -4,7 +4,7 @@ import functools
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.programs import KIND, hand_written
@@ -55,6 +55,7 @@ def test_the_hand_written_step_compiled() -> None:
     assert forms.peak_bytes({"B": 4, "S": 3, "N": 4, "r": 1}) == 9 + 96 * 7 + 100
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), BATCHES, LENGTHS, RANKS, st.floats(0.01, 1.0), st.sampled_from((1, 512)), st.booleans())
 def test_compiled_peaks_are_the_replays(
     choice: int, batch: int, length: int, rank: int, share: float, quantum: int, accumulating: bool
@@ -118,6 +119,7 @@ def prepared(case: Case) -> tuple[AllocatedPeaks, Program]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.model} {case.method.kind}")
+@settings(deadline=None)
 @given(batch=BATCHES, length=st.integers(2, 4000), rank=RANKS)
 def test_allocated_peaks_are_pricings(case: Case, batch: int, length: int, rank: int) -> None:
     peaks, program = prepared(case)
@@ -126,6 +128,7 @@ def test_allocated_peaks_are_pricings(case: Case, batch: int, length: int, rank:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.model} {case.method.kind}")
+@settings(deadline=None)
 @given(batch=st.integers(2, 30), length=st.integers(2, 3000), rank=st.integers(1, 200), more=st.integers(1, 50))
 def test_a_larger_setup_never_peaks_lower(case: Case, batch: int, length: int, rank: int, more: int) -> None:
     peaks, _ = prepared(case)

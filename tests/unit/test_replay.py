@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.programs import KIND, hand_written
 from vramplan.planner.adapters import programs
 from vramplan.planner.errors import NoProgramError
-from vramplan.planner.memory.expand import Change, expand, live_at_peak
+from vramplan.planner.memory.expand import expand, live_at_peak
 from vramplan.planner.memory.replay import At, Replay, Replayed
 from vramplan.planner.programs.program import Program, neighbourhood
 
@@ -96,18 +96,25 @@ def test_the_first_and_the_last_of_a_kind_are_not_like_those_between() -> None:
 
 # ------------------------------------------------------------------ written out in full
 def written_out(replay: Replay) -> tuple[int, int]:
-    """(highest level, level at the end); every free is of a storage that is alive, and of its size."""
-    alive: dict[object, Change] = {}
+    """(highest level, level at the end); every free is of a storage that is alive, and
+    all that was allocated is freed or still there."""
+    storages, changes = expand(replay)
+    born: set[int] = set()
+    alive: set[int] = set()
     level = highest = 0
-    for change in expand(replay):
-        level += change.size_bytes
+    for change in changes:
+        index = change if change >= 0 else ~change
+        level += storages[index].size_bytes if change >= 0 else -storages[index].size_bytes
         highest = max(highest, level)
-        if change.size_bytes > 0:
-            assert change.name not in alive
-            alive[change.name] = change
+        if change >= 0:
+            assert index not in born
+            born.add(index)
+            alive.add(index)
         else:
-            assert alive.pop(change.name).size_bytes == -change.size_bytes
-    assert sum(change.size_bytes for change in alive.values()) == level
+            alive.remove(index)
+    freed = sum(storages[index].size_bytes for index in born - alive)
+    assert level == sum(storages[index].size_bytes for index in alive)
+    assert sum(storage.size_bytes for storage in storages) == freed + level
     return highest, level
 
 
