@@ -17,7 +17,7 @@ from typing import Final
 
 from vramplan.planner.memory.alloc_conf import MIN_LARGE_ALLOC_BYTES, AllocConf, parse_alloc_conf
 from vramplan.planner.memory.blocks import Block, BlockPool
-from vramplan.planner.memory.segments import DeviceMemory, can_grow, grow, growable_bytes, unmap
+from vramplan.planner.memory.segments import DeviceMemory, grow, growable_bytes, unmap
 from vramplan.planner.units import MIB
 
 __all__ = ["AllocConf", "CachingAllocator", "OutOfDeviceMemory", "parse_alloc_conf"]
@@ -163,17 +163,20 @@ class CachingAllocator:
             raise self._out_of_memory(size_bytes)
         if size_bytes == 0:
             return None
-        rounded = self._rounded(size_bytes)
+        rounded = self._rounded(size_bytes) if self._roundup else -(-size_bytes // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
         pool = self._small if rounded <= SMALL_SIZE_BYTES else self._large
         block = self._cached_block(pool, rounded) or self._new_block(pool, rounded, size_bytes)
-        if block.size_bytes - rounded >= pool.split_from_bytes and rounded < pool.split_below_bytes:
+        spare = block.size_bytes - rounded
+        if spare >= pool.split_from_bytes and rounded < pool.split_below_bytes:
             pool.insert(block.cut(rounded))
+            self._allocated += rounded
+        else:
+            self._allocated += block.size_bytes
         block.allocated = True
         block.requested_bytes = size_bytes
         self._requested += size_bytes
-        self._allocated = allocated = self._allocated + block.size_bytes
-        if allocated > self._max_allocated:
-            self._max_allocated = allocated
+        if self._allocated > self._max_allocated:
+            self._max_allocated = self._allocated
         return block
 
     def give(self, block: Block | None) -> None:
@@ -193,10 +196,10 @@ class CachingAllocator:
         """
         for pool in (self._large, self._small):
             if self._expandable:
-                for block in tuple(pool):
+                for block in tuple(pool.blocks):
                     unmap(block, self._device)
             else:
-                for block in [block for block in pool if block.prev is None and block.next is None]:
+                for block in [block for block in pool.blocks if block.prev is None and block.next is None]:
                     self._release(block)
 
     def reset_peak(self) -> None:
@@ -219,17 +222,14 @@ class CachingAllocator:
         """``get_free_block``: the smallest free block that fits, then the lowest; taken out of the pool."""
         if self._collects:
             pool.num_searches += 1
-        index, count = pool.first_of(rounded), len(pool)
-        if index == count:
+        index = pool.first_of(rounded)
+        if index == len(pool.blocks):
             return None
-        if self._expandable:
-            # A block before bare address space counts as large as it could grow, so that others are used up first.
-            while index + 1 < count and can_grow(pool[index]):
-                if growable_bytes(pool[index + 1]) >= growable_bytes(pool[index]):
-                    break
-                index += 1
+        after = pool.blocks[index].next
+        if after is not None and not after.mapped:
+            index = _least_growable(pool, index)
         if self._max_split_bytes != _UNLIMITED:
-            limit, size_bytes = self._max_split_bytes, pool[index].size_bytes
+            limit, size_bytes = self._max_split_bytes, pool.blocks[index].size_bytes
             if rounded < limit <= size_bytes or (limit <= rounded and size_bytes >= rounded + self._max_rounding_bytes):
                 return None
         return pool.pop(index)
@@ -287,13 +287,13 @@ class CachingAllocator:
             return False
         needed = max(rounded, self._max_split_bytes)
         index = pool.first_of(needed)
-        if index < len(pool):
-            self._release(pool[index])
+        if index < len(pool.blocks):
+            self._release(pool.blocks[index])
             return True
         released = 0
-        while released < needed and len(pool) and pool[-1].size_bytes >= self._max_split_bytes:
-            released += pool[-1].size_bytes
-            self._release(pool[-1])
+        while released < needed and pool.blocks and pool.blocks[-1].size_bytes >= self._max_split_bytes:
+            released += pool.blocks[-1].size_bytes
+            self._release(pool.blocks[-1])
         return released >= needed
 
     def _collect_garbage(self) -> None:
@@ -306,10 +306,18 @@ class CachingAllocator:
             return
         target_bytes = self.reserved_bytes - int(threshold * allowed)
         searches = self._large.num_searches
-        idle = [block for block in self._large if block.prev is None and block.next is None]
+        idle = [block for block in self._large.blocks if block.prev is None and block.next is None]
         while target_bytes > 0 and idle:
             average_age = sum(searches - block.inserted_at for block in idle) / len(idle)
             for block in [block for block in idle if searches - block.inserted_at >= average_age]:
                 target_bytes -= block.size_bytes
                 idle.remove(block)
                 self._release(block)
+
+
+def _least_growable(pool: BlockPool, index: int) -> int:
+    """A block before bare address space counts as large as it could grow, so that others are used up first."""
+    blocks = pool.blocks
+    while index + 1 < len(blocks) and growable_bytes(blocks[index + 1]) < growable_bytes(blocks[index]):
+        index += 1
+    return index

@@ -4,7 +4,6 @@ Mirrors ``struct Block`` and ``struct BlockPool`` of ``c10/cuda/CUDACachingAlloc
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
 from typing import Final
 
 _ADDRESS_BITS: Final = 72
@@ -28,26 +27,31 @@ class Block:
         "size_bytes",
     )
 
-    def __init__(self, pool: "BlockPool", address: int, size_bytes: int, *, mapped: bool = True) -> None:
+    def __init__(
+        self,
+        pool: "BlockPool",
+        address: int,
+        size_bytes: int,
+        prev: "Block | None" = None,
+        next: "Block | None" = None,
+        mapped: bool = True,
+    ) -> None:
         self.pool = pool
         self.address = address
         self.size_bytes = size_bytes
-        self.requested_bytes = 0
-        self.allocated = False
+        self.prev = prev
+        self.next = next
         self.mapped = mapped
-        self.prev: Block | None = None
-        self.next: Block | None = None
-        self.inserted_at = 0
+        self.allocated = False
 
     def cut(self, size_bytes: int) -> "Block":
         """Shorten to ``size_bytes`` and return the rest as a new block right after, in no list yet."""
-        rest = Block(self.pool, self.address + size_bytes, self.size_bytes - size_bytes, mapped=self.mapped)
+        after = self.next
+        rest = Block(self.pool, self.address + size_bytes, self.size_bytes - size_bytes, self, after, self.mapped)
         self.size_bytes = size_bytes
-        rest.prev = self
-        rest.next = after = self.next
+        self.next = rest
         if after is not None:
             after.prev = rest
-        self.next = rest
         return rest
 
     def absorb_neighbours(self) -> None:
@@ -86,31 +90,19 @@ class BlockPool:
         self.split_below_bytes = split_below_bytes
         self.unmapped: list[tuple[int, Block]] = []
         self.num_searches = 0
-        # Size and address in one number, and the blocks in the same order: replays take half the time they take with
-        # tuples, and hashing numbers of that size would cost more than finding them.
+        self.blocks: list[Block] = []
+        """The free mapped blocks by size, then address."""
+        # Their sizes and addresses in one number each: replays take half the time they take with tuples.
         self._keys: list[int] = []
-        self._blocks: list[Block] = []
-
-    def __len__(self) -> int:
-        """The number of free mapped blocks."""
-        return len(self._keys)
-
-    def __getitem__(self, index: int) -> Block:
-        """The free mapped block at a place in the order of size and address."""
-        return self._blocks[index]
-
-    def __iter__(self) -> Iterator[Block]:
-        """The free mapped blocks by size and address; take a copy before changing the pool."""
-        return iter(self._blocks)
 
     def first_of(self, size_bytes: int) -> int:
-        """The place of the smallest free mapped block of at least this size; ``len(self)`` if there is none."""
+        """The place of the smallest free mapped block of at least this size; one past the last if there is none."""
         return bisect_left(self._keys, size_bytes << _ADDRESS_BITS)
 
     def pop(self, index: int) -> Block:
         """Take the free mapped block at a place out of the pool."""
         del self._keys[index]
-        return self._blocks.pop(index)
+        return self.blocks.pop(index)
 
     def insert(self, block: Block) -> None:
         """Put a block nobody uses into the order it belongs to."""
@@ -119,15 +111,14 @@ class BlockPool:
             key = block.size_bytes << _ADDRESS_BITS | block.address
             index = bisect_left(self._keys, key)
             self._keys.insert(index, key)
-            self._blocks.insert(index, block)
+            self.blocks.insert(index, block)
         else:
             insort(self.unmapped, (block.address, block))
 
     def remove(self, block: Block) -> None:
         """Take a block out of the order it is in."""
         if block.mapped:
-            key = block.size_bytes << _ADDRESS_BITS | block.address
-            index = bisect_left(self._keys, key)
-            del self._keys[index], self._blocks[index]
+            index = bisect_left(self._keys, block.size_bytes << _ADDRESS_BITS | block.address)
+            del self._keys[index], self.blocks[index]
         else:
             del self.unmapped[bisect_left(self.unmapped, (block.address,))]

@@ -1,6 +1,8 @@
 """A memory program written out in full: every allocation and free of a step, by name, for the allocator's replay and
 for saying which tensors are alive at the peak."""
 
+from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 from vramplan.planner.memory import fused_loss
@@ -26,6 +28,7 @@ class Expanded(NamedTuple):
     """The index of a storage that comes to life, or ``~index`` of one that dies."""
 
 
+@lru_cache(maxsize=1)  # one answer asks twice: for the allocator, and for the tensors at the peak
 def expand(replay: Replay) -> Expanded:
     """A micro step in full."""
     out = Expanded([], [])
@@ -73,24 +76,14 @@ def _expand_macro(replay: Replay, call: MacroCall, out: Expanded) -> None:
 def live_at_peak(replay: Replay, *, limit: int = 24) -> tuple[LiveTensor, ...]:
     """Dynamic tensors alive at the step's highest point, largest first, equal ones counted together."""
     storages, changes = expand(replay)
-    level = highest = 0
-    live: dict[int, None] = {}
-    best: list[int] = []
-    rising = False
-    for change in changes:
-        if change >= 0:
-            level += storages[change].size_bytes
-            live[change] = None
-            rising = level > highest or rising
-            highest = max(highest, level)
-        else:
-            if rising:
-                best, rising = list(live), False
-            level -= storages[~change].size_bytes
-            del live[~change]
-    if rising:
-        best = list(live)
-    return _grouped([storages[index] for index in best], limit)
+    sizes = [storages[change].size_bytes if change >= 0 else -storages[~change].size_bytes for change in changes]
+    levels = list(accumulate(sizes))
+    highest = levels.index(max(levels)) if levels else -1
+    while highest + 1 < len(changes) and changes[highest + 1] >= 0:  # what weighs nothing is there too
+        highest += 1
+    dead = {~change for change in changes[: highest + 1] if change < 0}
+    alive = (change for change in changes[: highest + 1] if change >= 0 and change not in dead)
+    return _grouped([storages[index] for index in alive], limit)
 
 
 def _described(storage: Storage) -> str:

@@ -56,26 +56,27 @@ def _micro_step(allocator: CachingAllocator, step: Expanded, carried: list[tuple
         carried: what the step before left, with its size; the first step has none.
     """
     storages, changes = step
+    sizes = [storage.size_bytes for storage in storages]
+    adopted = _carried(step)
     take, give = allocator.take, allocator.give
     alive: dict[int, Held] = {}
     for change in changes:
-        if change >= 0:
-            storage = storages[change]
-            if storage.segment.startswith(CARRIED):
-                left = next((each for each in carried if each[0] == storage.size_bytes), None)
-                if left is not None:
-                    carried.remove(left)
-                    alive[change] = left[1]
-            else:
-                alive[change] = take(storage.size_bytes)
-        elif ~change in alive:  # the first step had nothing carried to it
-            give(alive.pop(~change))
+        if change < 0:
+            if ~change in alive:  # the first step had nothing carried to it
+                give(alive.pop(~change))
+        elif change in adopted:
+            left = next((each for each in carried if each[0] == sizes[change]), None)
+            if left is not None:
+                carried.remove(left)
+                alive[change] = left[1]
+        else:
+            alive[change] = take(sizes[change])
     return alive
 
 
 def _end_of_step(allocator: CachingAllocator, step: Expanded, alive: dict[int, Held]) -> list[tuple[int, Held]]:
     """Free the gradients, and the rest too unless the loop's names hold it; what they hold, with its size."""
-    holds = any(storage.segment.startswith(CARRIED) for storage in step.storages)
+    holds = bool(_carried(step))
     kept = []
     for index, block in alive.items():
         if holds and step.storages[index].component != "gradients":
@@ -83,6 +84,11 @@ def _end_of_step(allocator: CachingAllocator, step: Expanded, alive: dict[int, H
         else:
             allocator.give(block)
     return kept
+
+
+def _carried(step: Expanded) -> set[int]:
+    """The storages that were left by the step before."""
+    return {index for index, storage in enumerate(step.storages) if storage.segment.startswith(CARRIED)}
 
 
 def _hold(allocator: CachingAllocator, groups: list[Group]) -> list[Held]:

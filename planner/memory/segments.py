@@ -35,11 +35,6 @@ class DeviceMemory:
         self.reserved_bytes -= num_bytes
 
 
-def can_grow(block: Block) -> bool:
-    """Whether bare address space follows."""
-    return block.next is not None and not block.next.mapped
-
-
 def growable_bytes(block: Block) -> int:
     """What a free block could grow to: itself and the bare address space right after it (``expandable_size``)."""
     after = block.next

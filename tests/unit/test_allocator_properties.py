@@ -56,7 +56,7 @@ def replay(memory: CachingAllocator, steps: list[tuple[str, int]]) -> Iterator[d
 
 
 def all_blocks(memory: CachingAllocator) -> list[Block]:
-    free = [block for pool in (memory._small, memory._large) for block in pool]
+    free = [block for pool in (memory._small, memory._large) for block in pool.blocks]
     bare = [block for pool in (memory._small, memory._large) for _, block in pool.unmapped]
     used = [block for block in memory._live.values() if block is not None]
     return sorted(free + bare + used, key=lambda block: block.address)
