@@ -6,11 +6,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vramplan.planner.adapters.folder import read_folder
 from vramplan.planner.adapters.plan_files import write_plan
 from vramplan.planner.candidate import ProgramProvenance
 from vramplan.planner.device import Device
 from vramplan.planner.memory.budget import BudgetLine, MemoryBudget, PhaseBudget
-from vramplan.planner.methods import Full, Lora, Qlora
+from vramplan.planner.memory.groups import total_bytes
+from vramplan.planner.memory.optimizer import state_groups
+from vramplan.planner.memory.static import count_static
+from vramplan.planner.methods import Full, Lora, Qlora, virtual_tokens
 from vramplan.planner.model_spec import Provenance
 from vramplan.planner.plan import Plan, PlannedData, PlannedModel
 from vramplan.planner.plan_hash import fingerprint_of, sha256_of
@@ -19,6 +23,8 @@ from vramplan.planner.units import GIB
 from vramplan.planner.workload import Workload
 
 HIDDEN, LAYERS, VOCABULARY = 64, 2, 300
+INVERSE_FREQUENCIES = 2 * 8 * 4
+"""Bytes of the rotary embedding's buffers: half a head of fp32, and the copy transformers keeps of it."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -78,12 +84,20 @@ def make_device(**changes: Any) -> Device:
     return cpu.model_copy(update=changes)
 
 
-def make_budget(process_bytes: int = GIB // 2) -> MemoryBudget:
+def make_budget(process_bytes: int = GIB // 2, static: dict[str, int] | None = None) -> MemoryBudget:
     """A made-up budget: the executor reads totals and static lines, it never makes them."""
-    line = BudgetLine(
-        component="weights", estimate_bytes=1000, high_bytes=1000, bytes_per_param=4.0, because="made up for a test"
+    lines = tuple(
+        BudgetLine(
+            component=component,  # type: ignore[arg-type]
+            estimate_bytes=size,
+            high_bytes=size,
+            bytes_per_param=4.0,
+            because="made up for a test",
+        )
+        for component, size in (static or {"weights": 1000}).items()
     )
-    phase = PhaseBudget(name="optimizer_step", allocated_bytes=1000, lines=(line,))
+    line = lines[0]
+    phase = PhaseBudget(name="optimizer_step", allocated_bytes=1000, lines=lines)
     return MemoryBudget(
         phases=(phase,),
         peak_phase="optimizer_step",
@@ -96,6 +110,19 @@ def make_budget(process_bytes: int = GIB // 2) -> MemoryBudget:
         steady_allocated_bytes=1000,
         held=(line,),
     )
+
+
+def counted(model_path: Path, setup: TrainingSetup) -> tuple[int, dict[str, int]]:
+    """What the planner counts for the tiny Llama: trainable parameters, and the bytes of every static component."""
+    static = count_static(read_folder(model_path), setup)
+    return static.trainable_params, {
+        "weights": total_bytes(static.weights, 1),
+        "quantization_state": total_bytes(static.quantization_state, 1),
+        "adapter": total_bytes(static.adapter, 1),
+        "gradients": total_bytes(static.trainable, 1),
+        "optimizer": total_bytes(state_groups(setup.optimizer, static.trainable, "cpu"), 1),
+        "buffers": INVERSE_FREQUENCIES + 8 * virtual_tokens(setup.method),
+    }
 
 
 def make_setup(method: Full | Lora | Qlora | None = None, **changes: Any) -> TrainingSetup:
@@ -118,11 +145,16 @@ def make_plan(
     data: PlannedData | None = None,
     setup: TrainingSetup | None = None,
     sequence_length: int = 32,
-    trainable_params: int = 1,
+    trainable_params: int | None = None,
     budget: MemoryBudget | None = None,
     device: Device | None = None,
     **recipe: Any,
 ) -> Plan:
+    """A plan for a model folder, priced by the planner's own count where there are weights to count."""
+    setup = setup or make_setup()
+    params, static = 1, None
+    if model_path is not None and budget is None and _has_weights(model_path):
+        params, static = counted(model_path, setup)
     recipe = {"output_dir": str(folder / "output"), "max_steps": 10, "learning_rate": 1e-2, **recipe}
     plan = Plan(
         tool_version="0",
@@ -135,15 +167,15 @@ def make_plan(
             architecture="LlamaForCausalLM",
             config_sha256=_config_sha256(model_path),
             total_params=1,
-            trainable_params=trainable_params,
+            trainable_params=trainable_params or params,
             provenance=Provenance(source="folder", location=str(model_path), parameters_basis="counted"),
         ),
         device=device or make_device(),
         workload=Workload(sequence_length=sequence_length),
-        setup=setup or make_setup(),
+        setup=setup,
         recipe=TrainingRecipe(**recipe),
         data=data,
-        budget=budget or make_budget(),
+        budget=budget or make_budget(static=static),
         verdict="fits",
         program=ProgramProvenance(key="0", origin="shipped", versions={}, basis="made up for a test"),
         packages={},
@@ -163,6 +195,11 @@ def pin(path: Path) -> PlannedData:
     """A file as a plan pins it."""
     content = path.read_bytes()
     return PlannedData(path=str(path), sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+
+
+def _has_weights(model_path: Path) -> bool:
+    weights = model_path / "model.safetensors"
+    return weights.exists() and weights.stat().st_size > 0
 
 
 def _config_sha256(model_path: Path | None) -> str:
