@@ -139,16 +139,18 @@ def prove(program: Program, sizes: dict[str, int], stack: tuple[int, ...]) -> No
 
 
 def measure(trace: Tracker, quantum: int) -> tuple[dict[Any, int], int]:
-    """A trace's own peak per phase above its static tensors, and what is left at its end."""
+    """A trace's own peak per phase above its static tensors, what was there as the phase began included, and what is
+    left at its end."""
     level = 0
     peaks: dict[Any, int] = {}
     for event in canonical(trace):
         if event.kind == "accumulate":
             continue
+        phase = PHASES[event.segment[0]]
+        begun = peaks.get(phase, level)
         size = -(-trace.storages[event.storage].nbytes // quantum) * quantum
         level += size if event.kind == "alloc" else -size
-        phase = PHASES[event.segment[0]]
-        peaks[phase] = max(peaks.get(phase, 0), level)
+        peaks[phase] = max(begun, level)
     return peaks, level
 
 
