@@ -201,8 +201,6 @@ def test_what_the_device_cannot_do_is_refused_by_name(device: Any, given: dict[s
             ("method", name)
             for name in ["adapter", "prefix", "prompt", "ptuning", "ia3", "bitfit", "layerwise", "two-stage"]
         ),
-        ("task", "classification"),
-        ("task", "seq2seq"),
         ("quant", "int8"),
         ("loss", "liger"),
         ("gpus", 2),

@@ -228,8 +228,8 @@ def test_an_option_without_a_price_is_refused_by_name(name: str, setup: Mapping[
     assert refused.value.remedy
 
 
-def test_a_task_without_a_price_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedError, match="--task classification"):
+def test_a_model_of_another_tasks_class_is_refused_with_its_own_task() -> None:
+    with pytest.raises(NoProgramError, match="not trained for classification\n.*--task causal-lm"):
         program_key(SMALL, Workload(task="classification", sequence_length=8), TrainingSetup(**BASE), "cuda")
 
 
