@@ -60,7 +60,8 @@ def _up(value: int, multiple: int) -> int:
 def with_derived(dims: dict[str, int]) -> dict[str, int]:
     """Base variables plus: S+1 and S-1 (shifted labels), S128 and dr (FlashAttention's padding of rows and head_dim),
     S16 and S32 (the memory-efficient kernel's padding of masks and of logsumexp), qkv (rows of a fused projection);
-    with virtual tokens the same of T, the row they make with the sequence, and of D."""
+    with virtual tokens the same of T, the row they make with the sequence, and of D; B+1 (ends of rows taken
+    together)."""
     out = dict(dims)
     lengths = {"S": dims["S"]}
     if "P" in dims:
@@ -77,4 +78,5 @@ def with_derived(dims: dict[str, int]) -> dict[str, int]:
     if head_dim is not None:
         out["dr"] = _up(head_dim, 32) if head_dim <= 128 else _up(head_dim, 64)
         out["qkv"] = (dims["H"] + 2 * dims["K"]) * head_dim
+    out["B+1"] = dims["B"] + 1
     return out

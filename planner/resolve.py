@@ -22,6 +22,7 @@ from vramplan.planner.methods import Method, quant_of, virtual_tokens
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.picker import Picker
 from vramplan.planner.precision import resolve_precision
+from vramplan.planner.setup_check import check_setup
 from vramplan.planner.tasks import DEFAULT_NUM_LABELS, DEFAULT_TARGET_LENGTH, NO_CHECKPOINTING, check_task, default_task
 from vramplan.planner.training_setup import TrainingRecipe, TrainingSetup
 from vramplan.planner.unpriced import refuse_unpriced
@@ -161,8 +162,7 @@ def _resolve(
         alloc_conf=_alloc_conf(pick, loop, device),
     )
     recipe = _recipe(pick, model, method, epochs)
-    if setup.optimizer == "sgd" and recipe.weight_decay > 0:  # foreach and single both copy the gradients then
-        raise UnsupportedError("--optimizer sgd with --weight-decay is not priced yet", remedy="--weight-decay 0")
+    check_setup(setup, recipe)
     return Resolved(workload, setup, recipe, tuple(pick.options))
 
 

@@ -77,7 +77,6 @@ def _refuse_unpriced(setup: TrainingSetup, workload: Workload) -> None:
     method = setup.method
     refusals = {
         f"--loss {setup.loss}": setup.loss == "liger",
-        f"--attention {setup.attention}": setup.attention == "flash_attention_2",
         "--packing": setup.packing,
         "--kbit-preparation": setup.kbit_preparation,
         f"--sharding {setup.sharding}": setup.sharding != "none",

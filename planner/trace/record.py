@@ -7,12 +7,13 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from vramplan.planner.methods import Method, trains_base
 from vramplan.planner.programs.key import Mode
-from vramplan.planner.trace import attention, experts, loss, plain_loop, quantize, step, virtual_tokens
+from vramplan.planner.trace import attention, experts, flash_attention, loss, plain_loop, quantize, step, virtual_tokens
 from vramplan.planner.trace.adapters import apply_method
 from vramplan.planner.trace.autocast import cuda_autocast
 from vramplan.planner.trace.kernel_buffers import CUDA_BUFFERS
@@ -109,18 +110,31 @@ def record(case: Case, *, as_macro: bool = True) -> Tracker:
         if mode.route == "cuda":
             stack.enter_context(attention.cuda_kernels())
             stack.enter_context(cuda_autocast())
+        if mode.attention == "flash_attention_2":
+            stack.enter_context(flash_attention.flash_attention_2())
         internal = CUDA_BUFFERS if mode.route == "cuda" else {}
         model = build_model(case)
         tracker = Tracker(
             num_valid_labels=case.num_valid_labels,
             padded=mode.padded,
-            replace=(quantize.opened_kernels() if mode.quant else {}) | experts.shaped_kernels({mode.dtype}),
+            replace=_replacements(mode),
             internal=internal,
+            gathers_tokens=mode.attention == "flash_attention_2",
         )
         if mode.loss == "fused":
             stack.enter_context(loss.fused_loss(mode.route, tracker, as_macro=as_macro))
         run_tracked(model, case, tracker)
     return tracker
+
+
+def _replacements(mode: Mode) -> dict[Any, Any]:
+    """Operations that run as another function: opaque ones opened, those whose sizes are data given the most."""
+    replace = experts.shaped_kernels({mode.dtype})
+    if mode.quant:
+        replace |= quantize.opened_kernels()
+    if mode.attention == "flash_attention_2":
+        replace[torch.ops.aten.nonzero.default] = flash_attention.every_index
+    return replace
 
 
 def run_tracked(model: nn.Module, case: Case, tracker: Tracker, *, real: bool = False) -> None:

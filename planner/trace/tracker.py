@@ -70,6 +70,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
         num_valid_labels: what a boolean gather returns on fake tensors, where the count is data.
         padded: the answer to ``mask.all()`` on fake tensors is False.
         replace: operations to run as another function (opaque kernels opened up).
+        gathers_tokens: rows lose their padding by an index; its backward writes in place, as a boolean one's does.
         internal: bytes of buffers inside a kernel, by operation: ``f(*args) -> list[(shape, dtype)]``.
     """
 
@@ -81,6 +82,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
         padded: bool = False,
         replace: dict[Any, Callable[..., Any]] | None = None,
         internal: dict[Any, Callable[..., list[tuple[tuple[int, ...], torch.dtype]]]] | None = None,
+        gathers_tokens: bool = False,
     ) -> None:
         super().__init__()
         self.device_type = device_type
@@ -88,6 +90,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
         self.padded = padded
         self.replace = replace or {}
         self.internal = internal or {}
+        self.gathers_tokens = gathers_tokens
         self.storages: list[Storage] = []
         self.events: list[Event] = []
         self.macros: list[Macro] = []
@@ -194,7 +197,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
             return self._scalar(args[0])
         if func is aten.index.Tensor and self._is_boolean_gather(args) and isinstance(args[0], FakeTensor):
             return self._gather_valid(args)
-        if func is aten.index_put.default and self._is_boolean_gather(args):
+        if func is aten.index_put.default and (self.gathers_tokens or self._is_boolean_gather(args)):
             # autograd's index_backward writes in place; any dispatch mode turns it into a copy that never exists
             if not isinstance(args[0], FakeTensor):
                 aten.index_put_.default(*args, **kwargs)
