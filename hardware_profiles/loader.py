@@ -4,7 +4,8 @@ Nothing is read before the first call, and then once. The unit of a figure is in
 own units is done by ``vramplan.planner.adapters.profiles``.
 """
 
-import tomllib
+import json
+import zlib
 from datetime import date
 from functools import cache
 from importlib.resources import files
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 SOURCES_FILE = "sources.toml"
+INDEX_FILE = "index.json"
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -150,7 +152,25 @@ def read_rows(file_name: str, tables: dict[str, Any]) -> list[ProfileRow]:
 
 
 def _tables(file_name: str) -> dict[str, Any]:
-    return tomllib.loads(files(__package__).joinpath(file_name).read_text(encoding="utf-8"))
+    """A file's tables: as the index has them where it was made from this very file, else parsed."""
+    content = files(__package__).joinpath(file_name).read_bytes()
+    crc, tables = _index().get(file_name, (None, {}))
+    return tables if crc == zlib.crc32(content) else parsed(content)
+
+
+def parsed(content: bytes) -> dict[str, Any]:
+    """TOML as tables."""
+    import tomllib  # the index spares most commands this, and the parsing
+
+    return tomllib.loads(content.decode())
+
+
+@cache
+def _index() -> dict[str, Any]:
+    """File name -> [crc32 of its bytes, its tables]; see ``hardware_profiles.index``."""
+    file = files(__package__).joinpath(INDEX_FILE)
+    found: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
+    return found
 
 
 def _validated(kind: type[RowType], file_name: str, name: str, table: dict[str, Any]) -> RowType:

@@ -1,5 +1,6 @@
 """The profile files: every file and row read, known products against what others published, nothing unsourced."""
 
+import json
 import re
 import tomllib
 from datetime import date
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from vramplan.hardware_profiles.index import index
 from vramplan.hardware_profiles.loader import BadProfileError, ProfileRow, load_rows, load_sources, read_rows
 from vramplan.planner.adapters.profiles import load_profiles, match_profile
 from vramplan.planner.units import GIB, MIB
@@ -196,3 +198,8 @@ def test_a_device_overrides_its_generation_fact_by_fact() -> None:
     (row,) = read_rows("some.toml", _file(architecture="Ada Lovelace", sources={"tdp": "vendor"}))
     assert row.architecture == "Ada Lovelace"
     assert row.sources == {"specification": "techpowerup", "tdp": "vendor"}
+
+
+def test_the_index_holds_what_the_files_hold() -> None:
+    shipped = json.loads(files("vramplan.hardware_profiles").joinpath("index.json").read_bytes())
+    assert shipped == index(), "write it again: python -m vramplan.hardware_profiles.index"
