@@ -2,13 +2,12 @@
 
 import json
 import os
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
-import psutil
-
+from vramplan.executor.checkpoints import folders, read_seal
+from vramplan.executor.disk import free_bytes as free_on_disk
 from vramplan.executor.lock import run_lock
 from vramplan.executor.packages import TRAIN_PACKAGES
 from vramplan.executor.rows import read_rows
@@ -16,6 +15,7 @@ from vramplan.executor.saved_size import checkpoint_bytes, final_bytes
 from vramplan.executor.static_check import planned_bytes
 from vramplan.executor.supported import check_supported
 from vramplan.planner.adapters.datasets import read_data_file
+from vramplan.planner.adapters.host import read_host_memory
 from vramplan.planner.device import Device
 from vramplan.planner.errors import BadDataError, VramplanError
 from vramplan.planner.plan import Drift, Plan, PlannedData
@@ -72,8 +72,8 @@ def memory(plan: Plan, device: Device | None) -> Check:
 
 
 def host_memory(plan: Plan) -> Check:
-    """Host memory for loading: the weights pass through it on their way to a GPU."""
-    free_bytes = psutil.virtual_memory().available
+    """Host memory for loading: the weights pass through it on their way to a GPU. A container's limit counts."""
+    free_bytes = read_host_memory().available_bytes
     on_cpu = plan.device is not None and plan.device.kind == "cpu"
     needed_bytes = plan.budget.process_bytes if on_cpu else planned_bytes(plan.budget, "weights")
     found = f"{format_bytes(free_bytes)} free, up to {format_bytes(needed_bytes)} needed"
@@ -84,10 +84,13 @@ def host_memory(plan: Plan) -> Check:
 
 def disk(plan: Plan) -> Check:
     """Room for the final weights and for as many checkpoints as are kept, one more while the next is written."""
-    kept = plan.recipe.save_total_limit + 1 if plan.recipe.save_steps else 0
-    needed_bytes = final_bytes(plan) + kept * checkpoint_bytes(plan)
-    free_bytes = shutil.disk_usage(_existing(Path(plan.recipe.output_dir))).free
-    found = f"needs {format_bytes(needed_bytes)} ({kept} checkpoints and the result), {format_bytes(free_bytes)} free"
+    kept, each = plan.recipe.save_total_limit + 1, checkpoint_bytes(plan)
+    needed_bytes = final_bytes(plan) + kept * each
+    free_bytes = free_on_disk(Path(plan.recipe.output_dir))
+    found = (
+        f"needs {format_bytes(needed_bytes)} ({kept} checkpoints of {format_bytes(each)}, and the result), "
+        f"{format_bytes(free_bytes)} free"
+    )
     if needed_bytes <= free_bytes:
         return _ok("disk", found)
     return _blocks("disk", found, "free some space, or re-plan with another --output-dir or fewer checkpoints")
@@ -140,9 +143,13 @@ def held_out_data(plan: Plan) -> tuple[Check, ...]:
     return (_rows("held-out data", Path(plan.recipe.eval_data)),) if plan.recipe.eval_data else ()
 
 
-def output(plan: Plan) -> Check:
-    """The output folder can be written, and what it holds is said."""
+def output(plan: Plan, *, resumes: bool) -> Check:
+    """The output folder can be written; what it holds is said, and no checkpoint of this plan is run over."""
     folder = Path(plan.recipe.output_dir)
+    held = [path.name for path in folders(folder) if _is_of(path, plan)]
+    if held and not resumes:
+        remedy = "go on from it with --resume, or begin again with --start-over"
+        return _blocks("output", f"{folder} holds {held[0]} of an earlier run of this plan", remedy)
     if not os.access(_existing(folder), os.W_OK):
         return _blocks("output", f"{folder} cannot be written", "re-plan with another --output-dir")
     if folder.is_dir() and any(folder.iterdir()):
@@ -157,6 +164,13 @@ def unlocked(run_folder: Path) -> Check:
             return _ok("run folder", str(run_folder))
     except VramplanError as error:
         return _blocks("run folder", error.message, error.remedy)
+
+
+def _is_of(checkpoint: Path, plan: Plan) -> bool:
+    try:
+        return read_seal(checkpoint).plan_fingerprint == plan.fingerprint
+    except VramplanError:
+        return False
 
 
 def _rows(name: str, path: Path) -> Check:

@@ -41,6 +41,12 @@ def check_chat_template(rows: Rows, tokenizer: Any, model: str) -> None:
         )
 
 
+def longest(dataset: Any, count: int) -> Any:
+    """The ``count`` longest rows of a tokenised dataset."""
+    lengths = [len(ids) for ids in dataset["input_ids"]]
+    return dataset.select(sorted(range(len(lengths)), key=lambda row: -lengths[row])[:count])
+
+
 class LongestFirst:
     """A sampler that puts the ``head`` longest rows first and shuffles the rest, the same way for the same seed.
 

@@ -75,6 +75,42 @@ class Saved(Value):
     step: int
     path: str
     size_bytes: int
+    seconds: float | None = None
+    free_bytes: int | None = None
+    """Left on the disk afterwards."""
+
+
+class Verified(Value):
+    """The few steps before the run went as planned: it may start. The evidence is in ``report``."""
+
+    event: Literal["verified"] = "verified"
+    time: float
+    report: str
+    process_bytes: int | None = None
+
+
+class OutOfMemory(Value):
+    """Memory ran out; the run goes on one rung lower, or ends, as the events after this one say."""
+
+    event: Literal["out_of_memory"] = "out_of_memory"
+    time: float
+    step: int
+    message: str
+    phase: PhaseName | None = None
+    allocator: dict[str, int] = Field(default_factory=dict)
+    """The allocator's own figures, in bytes; empty on a CPU."""
+
+
+class Rung(Value):
+    """The next rung of the ladder: the same plan, changed so that it needs less."""
+
+    event: Literal["rung"] = "rung"
+    time: float
+    change: str
+    process_bytes: int | None = None
+    high_process_bytes: int | None = None
+    from_step: int = 0
+    """The step of the checkpoint it goes on from; 0: from the start."""
 
 
 class Warned(Value):
@@ -95,6 +131,8 @@ class Failed(Value):
     phase: PhaseName | None = None
     interrupted: bool = False
     """Somebody stopped it; nothing went wrong."""
+    out_of_memory: OutOfMemory | None = None
+    """What ran out, where that is why."""
 
 
 class Finished(Value):
@@ -106,7 +144,18 @@ class Finished(Value):
 
 
 Event = Annotated[
-    Started | Progress | Step | Measured | Evaluated | Saved | Warned | Failed | Finished,
+    Started
+    | Progress
+    | Step
+    | Measured
+    | Evaluated
+    | Saved
+    | Verified
+    | OutOfMemory
+    | Rung
+    | Warned
+    | Failed
+    | Finished,
     Field(discriminator="event"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -13,9 +13,12 @@ from vramplan.executor.packages import installed_packages
 from vramplan.executor.phases import Peak
 from vramplan.planner.memory.budget import Component, PhaseName
 from vramplan.planner.plan import Plan
-from vramplan.planner.report import MeasuredPhase, RunReport
+from vramplan.planner.report import MeasuredPhase, RungTaken, RunReport
 
 REPORT = "report.json"
+VERIFICATION = "verify.json"
+"""The report of a verification, beside the plan."""
+LOSSES_REPORTED = 200
 
 
 @dataclass
@@ -40,6 +43,39 @@ class Evidence:
     eval_loss_after: float | None = None
     tokens_per_second: float | None = None
     saved_bytes: int | None = None
+    goal: Literal["run", "verify"] = "run"
+    ladder: tuple[RungTaken, ...] = ()
+    resumed_from_step: int | None = None
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    checkpoint_bytes: int | None = None
+    checkpoint_seconds: float | None = None
+    earlier: RunReport | None = None
+    """What the processes before this one saw, up to the checkpoint this one goes on from."""
+
+    def continue_from(self, earlier: RunReport, step: int) -> None:
+        """Go on telling the story of the run that left this checkpoint.
+
+        Bytes measured by it hold for this process too, unless the ladder has changed the setup since.
+        """
+        self.earlier, self.resumed_from_step, self.steps = earlier, step, step
+        self.started_at = earlier.started_at
+        self.first_loss, self.last_loss = earlier.first_loss, earlier.last_loss
+        self.eval_loss_before = earlier.eval_loss_before
+        self.losses = list(earlier.losses)
+        self.ladder = self.ladder or earlier.ladder
+        if self.same_setup:
+            self.static, self.measured_shape = dict(earlier.static), earlier.measured_shape
+
+    @property
+    def same_setup(self) -> bool:
+        """An earlier process measured the very setup this one runs."""
+        return self.earlier is not None and self.earlier.setup == self.plan.setup and bool(self.earlier.phases)
+
+    def add_loss(self, step: int, loss: float) -> None:
+        """A logged training loss."""
+        self.first_loss = loss if self.first_loss is None else self.first_loss
+        self.last_loss = loss
+        self.losses.append((step, loss))
 
     def enter(self, phase: PhaseName) -> None:
         """The run is in this phase now."""
@@ -47,17 +83,10 @@ class Evidence:
 
     def report(self, status: Literal["done", "failed", "interrupted"], failure: str | None = None) -> RunReport:
         """The evidence so far as a RunReport."""
-        phases = tuple(
-            MeasuredPhase(
-                name=name,
-                allocated_bytes=peak.allocated_bytes,
-                reserved_bytes=peak.reserved_bytes,
-                tracked_bytes=peak.tracked_bytes,
-            )
-            for name, peak in self.peaks.items()
-        )
+        phases = self._phases()
         return RunReport(
             plan_fingerprint=self.plan.fingerprint,
+            goal=self.goal,
             status=status,
             started_at=self.started_at,
             ended_at=datetime.now(UTC),
@@ -76,16 +105,48 @@ class Evidence:
             eval_loss_before=self.eval_loss_before,
             eval_loss_after=self.eval_loss_after,
             tokens_per_second=self.tokens_per_second,
-            seconds=time.monotonic() - self.begun,
+            seconds=time.monotonic() - self.begun + (self.earlier.seconds if self.earlier else 0.0),
             output_dir=self.plan.recipe.output_dir,
             saved_bytes=self.saved_bytes,
             failure=failure,
+            setup=self.plan.setup,
+            ladder=self.ladder,
+            resumed_from_step=self.resumed_from_step,
+            losses=thinned(self.losses),
+            checkpoint_bytes=self.checkpoint_bytes,
+            checkpoint_seconds=self.checkpoint_seconds,
         )
 
+    def _phases(self) -> tuple[MeasuredPhase, ...]:
+        """The peaks of this process, and of the earlier ones where they ran the same setup."""
+        earlier = {phase.name: phase for phase in self.earlier.phases} if self.earlier and self.same_setup else {}
+        phases = []
+        for name in dict.fromkeys((*earlier, *self.peaks)):
+            before, now = earlier.get(name, MeasuredPhase(name=name)), self.peaks.get(name, Peak())
+            phases.append(
+                MeasuredPhase(
+                    name=name,
+                    allocated_bytes=_highest((before.allocated_bytes, now.allocated_bytes)),
+                    reserved_bytes=_highest((before.reserved_bytes, now.reserved_bytes)),
+                    tracked_bytes=_highest((before.tracked_bytes, now.tracked_bytes)),
+                )
+            )
+        return tuple(phases)
 
-def write_report(report: RunReport, run_folder: Path) -> Path:
-    """Write report.json into the run folder: to a temporary file, then renamed, so there is never half a report."""
-    path = run_folder / REPORT
+
+def thinned(losses: list[tuple[int, float]], most: int = LOSSES_REPORTED) -> tuple[tuple[int, float], ...]:
+    """Evenly chosen points of a loss curve, the last one among them.
+
+    >>> thinned([(step, 0.5) for step in range(1, 6)], 3)
+    ((1, 0.5), (3, 0.5), (5, 0.5))
+    """
+    stride = max(1, -(-(len(losses) - 1) // max(1, most - 1)))
+    return (*losses[:-1:stride], *losses[-1:])
+
+
+def write_report(report: RunReport, run_folder: Path, name: str = REPORT) -> Path:
+    """Write a report into the run folder: to a temporary file, then renamed, so there is never half a report."""
+    path = run_folder / name
     temporary = path.with_suffix(".json.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(report.model_dump_json(indent=2) + "\n")

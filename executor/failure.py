@@ -1,7 +1,8 @@
 """An exception of any library, as what happened and what to do."""
 
-import errno
+import sys
 
+from vramplan.executor.disk import is_disk_full
 from vramplan.planner.errors import RunError, VramplanError
 from vramplan.planner.memory.budget import PhaseName
 
@@ -23,9 +24,9 @@ def explain_failure(error: Exception, *, step: int, phase: PhaseName | None) -> 
             f"out of memory {where}: {first_line(error)}",
             remedy="re-plan with a smaller --micro-batch, with --gradient-checkpointing, or with --method qlora",
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return RunError(
-            f"the disk is full {where}: {error.filename or first_line(error)}",
+            f"the disk is full {where}: {getattr(error, 'filename', None) or first_line(error)}",
             remedy="free some space, or re-plan with a larger --save-steps or another --output-dir",
         )
     if isinstance(error, FileNotFoundError):
@@ -49,6 +50,25 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(mark.lower() in text.lower() for mark in _OUT_OF_MEMORY)
     )
+
+
+def allocator_bytes() -> dict[str, int]:
+    """The caching allocator's figures now: allocated, reserved, their peaks, and what the device has free.
+
+    Empty on a CPU, and before torch is loaded.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    free_bytes, total_bytes = torch.cuda.mem_get_info()
+    return {
+        "allocated": torch.cuda.memory_allocated(),
+        "reserved": torch.cuda.memory_reserved(),
+        "max_allocated": torch.cuda.max_memory_allocated(),
+        "max_reserved": torch.cuda.max_memory_reserved(),
+        "free": int(free_bytes),
+        "total": int(total_bytes),
+    }
 
 
 def first_line(error: Exception) -> str:

@@ -1,35 +1,42 @@
-"""Runs a plan in a fresh process and hands on what it says.
+"""Runs a plan in fresh processes and hands on what they say.
 
-``launch`` blocks between events, ``alaunch`` awaits them; ``Run`` gives either with a way to stop. Every event is
-appended to events.jsonl in the run folder, everything else the worker prints to worker.log. A worker that dies
-without a last word gets one here, and a report.
+``events`` blocks between events, ``aevents`` awaits them. A run is one attempt after another (executor/attempt.py):
+verification first, then the run; after an out-of-memory error one rung lower, from the newest complete checkpoint.
+Every event is appended to events.jsonl in the run folder, everything else a worker prints to worker.log. A worker that
+dies without a last word gets one here, and a report.
 """
 
-import asyncio
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import ExitStack, aclosing, closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from vramplan.executor import checkpoints
+from vramplan.executor.attempt import Attempt
+from vramplan.executor.child import Child
+from vramplan.executor.course import Course
 from vramplan.executor.environment import worker_environment
 from vramplan.executor.events import Event, Failed, Finished, Step, parse_event
-from vramplan.executor.evidence import Evidence, write_report
+from vramplan.executor.evidence import REPORT, VERIFICATION, Evidence, write_report
+from vramplan.executor.host_kills import read_kills
+from vramplan.executor.ladder import Price
 from vramplan.executor.last_words import last_words
 from vramplan.executor.lock import run_lock
+from vramplan.executor.reprice import reprice
 from vramplan.planner.adapters.plan_files import read_plan
 from vramplan.planner.device import Device
 
 EVENTS = "events.jsonl"
 LOG = "worker.log"
-GRACE_SECONDS = 120.0
-"""How long a worker that was asked to stop may take to finish its step and save."""
-LINE_BYTES = 2**24
+SILENCE_SECONDS = 1800.0
+"""A worker says something at least once a minute while it trains; loading a large model may take this long."""
+WORKER = (sys.executable, "-P", "-m", "vramplan.executor.worker")
 
 
 def launch(plan_path: Path, *, device: Device | None = None) -> Iterator[Event]:
@@ -45,7 +52,7 @@ def launch(plan_path: Path, *, device: Device | None = None) -> Iterator[Event]:
     return Run(plan_path, device=device).events()
 
 
-def alaunch(plan_path: Path, *, device: Device | None = None) -> AsyncGenerator[Event, None]:
+def alaunch(plan_path: Path, *, device: Device | None = None) -> AsyncGenerator[Event]:
     """``launch`` for asyncio. Closing or cancelling the iterator stops the worker."""
     return Run(plan_path, device=device).aevents()
 
@@ -56,8 +63,13 @@ class Run:
     Args:
         plan_path: the plan; its folder is the run folder.
         device: the reading of the device to run on.
-        track: also follow one step with the tracker that makes memory programs.
-        command: what to start instead of the worker (fault injection); it gets no arguments beside its own.
+        attempt: the first attempt, or the one after its verification.
+        verify: verify before, in a process of its own.
+        resume: go on from the newest complete checkpoint.
+        start_over: remove the checkpoints of earlier runs of this plan.
+        command: what to start instead of the worker (fault injection); plan path and attempt are added to it.
+        price: what a rung of the ladder would cost.
+        silence_seconds: a worker that says nothing for this long is hung.
     """
 
     def __init__(
@@ -65,24 +77,32 @@ class Run:
         plan_path: Path,
         *,
         device: Device | None = None,
-        track: bool = False,
-        command: Sequence[str] | None = None,
+        attempt: Attempt | None = None,
+        verify: bool = False,
+        resume: bool = False,
+        start_over: bool = False,
+        command: Sequence[str] = WORKER,
+        price: Price | None = None,
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self.plan = read_plan(plan_path)
+        self.plan_path = plan_path
         self.run_folder = plan_path.parent
-        worker = (
-            sys.executable,
-            "-P",
-            "-m",
-            "vramplan.executor.worker",
-            str(plan_path),
-            *(["--track"] if track else []),
+        self.course = Course(
+            self.plan,
+            attempt or Attempt(),
+            verify=verify,
+            resume=resume,
+            start_over=start_over,
+            price=price or partial(reprice, self.plan),
         )
-        self.command = tuple(command) if command is not None else worker
+        self.command = tuple(command)
         self.environment = worker_environment(self.plan, device, os.environ)
         self.evidence = Evidence(self.plan)
-        self._pid: int | None = None
-        self._over = False
+        self._silence_seconds = silence_seconds
+        self._child: Child | None = None
+        self._stopped = False
+        self._last: Failed | Finished | None = None
         self._events: IO[str]
         self._log: IO[bytes]
 
@@ -90,51 +110,92 @@ class Run:
         """Ask the worker to stop after its current step; asked twice, it stops at once."""
         self._signal(signal.SIGTERM)
 
-    def events(self) -> Iterator[Event]:
-        """Start the worker and yield its events until it ends."""
+    def events(self) -> Generator[Event]:
+        """Carry the plan out and yield what is said until it ends."""
         with self._files() as lock, self._forward_signals():
-            process = subprocess.Popen(**self._process_options(lock), stdout=subprocess.PIPE)
-            assert process.stdout is not None
-            self._pid = process.pid
-            try:
-                for line in process.stdout:
-                    yield from self._heard(line)
-                yield from self._ended(process.wait())
-            finally:
-                if process.poll() is None:
-                    self.stop()
-                    try:
-                        process.wait(GRACE_SECONDS)
-                    except subprocess.TimeoutExpired:
-                        process.kill()
-                        process.wait()
-                self._pid = None
-                process.stdout.close()
+            for todo in self._todo():
+                if not isinstance(todo, Attempt):
+                    yield self._kept(todo)
+                    continue
+                self._child = self._start(todo, lock)
+                with closing(self._child.lines()) as lines:
+                    for line in lines:
+                        yield from self._heard(line)
 
-    async def aevents(self) -> AsyncGenerator[Event, None]:
+    async def aevents(self) -> AsyncGenerator[Event]:
         """``events`` for asyncio; signals are the caller's business."""
         with self._files() as lock:
-            options = self._process_options(lock)
-            process = await asyncio.create_subprocess_exec(
-                *options.pop("args"), **options, stdout=asyncio.subprocess.PIPE, limit=LINE_BYTES
-            )
-            assert process.stdout is not None
-            self._pid = process.pid
-            try:
-                async for line in process.stdout:
-                    for event in self._heard(line):
-                        yield event
-                for event in self._ended(await process.wait()):
-                    yield event
-            finally:
-                if process.returncode is None:
-                    self.stop()
-                    try:
-                        await asyncio.wait_for(process.wait(), GRACE_SECONDS)
-                    except TimeoutError:
-                        process.kill()
-                        await process.wait()
-                self._pid = None
+            for todo in self._todo():
+                if not isinstance(todo, Attempt):
+                    yield self._kept(todo)
+                    continue
+                self._child = self._start(todo, lock)
+                async with aclosing(self._child.alines()) as lines:
+                    async for line in lines:
+                        for event in self._heard(line):
+                            yield event
+
+    def _todo(self) -> Iterator[Attempt | Event]:
+        """What to start and what to say, in order; each attempt's end decides what follows."""
+        follows: Iterator[Attempt | Event] = self.course.begin()
+        while True:
+            attempt: Attempt | None = None
+            for todo in follows:
+                if isinstance(todo, Attempt):
+                    if self._stopped:
+                        yield Failed(time=time.time(), message="stopped before its next process", interrupted=True)
+                        return
+                    attempt = todo
+                yield todo
+            if attempt is None or self._child is None:
+                return
+            if self._last is None or self._child.hung:
+                self._last = self._last_word(attempt, self._child)
+            follows = self.course.after(attempt, self._last, stopped=self._stopped)
+
+    def _start(self, attempt: Attempt, lock: int) -> Child:
+        self._last = None
+        self._kills_before = read_kills()
+        plan = attempt.plan_of(self.plan, self.run_folder)
+        self.evidence = Evidence(plan, goal=attempt.goal, ladder=attempt.ladder)
+        if attempt.resume_from is not None:
+            earlier = checkpoints.read_seal(Path(attempt.resume_from))
+            self.evidence.continue_from(earlier.so_far, earlier.step)
+        command = (*self.command, str(self.plan_path), attempt.model_dump_json())
+        return Child(command, self.environment, self._log, lock, self._silence_seconds)
+
+    def _heard(self, line: bytes) -> Iterator[Event]:
+        """An event, handed on unless the course has to decide about it first."""
+        event = parse_event(line.decode("utf-8", "replace"))
+        if event is None:
+            self._log.write(line)
+            self._log.flush()
+        elif isinstance(event, Failed | Finished):
+            self._last = event
+        else:
+            yield self._kept(event)
+
+    def _last_word(self, attempt: Attempt, child: Child) -> Failed:
+        """The word and the report of a worker that ended without them, or had to be ended."""
+        status = child.exit_status if child.exit_status is not None else 0
+        message, remedy = last_words(status, self.run_folder / LOG)
+        if child.hung:
+            message = f"the worker hung: not a word for {self._silence_seconds / 60:.3g} minutes"
+            remedy = f"where it stood is in {self.run_folder / LOG}; go on with: vramplan run PLAN --resume"
+        name = REPORT if attempt.goal == "run" else VERIFICATION
+        write_report(self.evidence.report("failed", message), self.run_folder, name)
+        if status == -signal.SIGKILL and not child.hung and read_kills() > self._kills_before:
+            return self.course.killed(self.evidence.steps, message)
+        return Failed(time=time.time(), message=message, remedy=remedy)
+
+    def _kept(self, event: Event) -> Event:
+        self._events.write(event.model_dump_json(exclude_none=True) + "\n")
+        self._events.flush()
+        if isinstance(event, Step):
+            self.evidence.steps = event.step
+            if event.loss is not None:
+                self.evidence.add_loss(event.step, event.loss)
+        return event
 
     @contextmanager
     def _files(self) -> Iterator[int]:
@@ -143,43 +204,6 @@ class Run:
             self._events = stack.enter_context((self.run_folder / EVENTS).open("a", encoding="utf-8"))
             self._log = stack.enter_context((self.run_folder / LOG).open("ab"))
             yield lock
-
-    def _process_options(self, lock: int) -> dict[str, Any]:
-        """Its own session, so that Ctrl-C reaches it once, through us; the lock, held as long as it lives."""
-        return {
-            "args": self.command,
-            "stdin": subprocess.DEVNULL,
-            "stderr": self._log,
-            "env": self.environment,
-            "start_new_session": True,
-            "pass_fds": (lock,),
-        }
-
-    def _heard(self, line: bytes) -> Iterator[Event]:
-        event = parse_event(line.decode("utf-8", "replace"))
-        if event is None:
-            self._log.write(line)
-            self._log.flush()
-        else:
-            yield self._kept(event)
-
-    def _ended(self, exit_status: int) -> Iterator[Event]:
-        """The last event of a worker that ended without one."""
-        if self._over:
-            return
-        message, remedy = last_words(exit_status, self.run_folder / LOG)
-        write_report(self.evidence.report("failed", message), self.run_folder)
-        yield self._kept(Failed(time=time.time(), message=message, remedy=remedy))
-
-    def _kept(self, event: Event) -> Event:
-        self._events.write(event.model_dump_json(exclude_none=True) + "\n")
-        self._events.flush()
-        if isinstance(event, Step):
-            self.evidence.steps = event.step
-            self.evidence.last_loss = event.loss if event.loss is not None else self.evidence.last_loss
-            self.evidence.first_loss = event.loss if self.evidence.first_loss is None else self.evidence.first_loss
-        self._over = self._over or isinstance(event, Failed | Finished)
-        return event
 
     @contextmanager
     def _forward_signals(self) -> Iterator[None]:
@@ -196,8 +220,6 @@ class Run:
                 signal.signal(number, was)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._pid is not None:
-            try:
-                os.kill(self._pid, number)
-            except ProcessLookupError:
-                return
+        self._stopped = True
+        if self._child is not None:
+            self._child.signal(number)

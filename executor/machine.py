@@ -8,6 +8,7 @@ from vramplan.executor.phases import PhaseMeter
 from vramplan.executor.tracked import TrackedStep
 from vramplan.planner.device import Device
 from vramplan.planner.errors import UnsupportedError
+from vramplan.planner.plan import Plan
 
 
 def use_device(device: Device | None) -> str:
@@ -33,11 +34,38 @@ def use_device(device: Device | None) -> str:
     return "cuda:0"
 
 
-def make_meter(device: str, measured_step: int, *, track: bool = False) -> tuple[PhaseMeter, str]:
-    """The meter for this device, and how it measures in words."""
+def cap_memory(device: str, plan: Plan, *, strict: bool) -> int | None:
+    """Cap the caching allocator at what is free once the context stands, less the reserve; the cap in bytes.
+
+    Args:
+        strict: no more than the plan's upper bound either.
+    """
+    if device == "cpu":
+        return None
+    import torch
+
+    torch.zeros(1, device=device)  # the context, and the kernel of a fill
+    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    reserve_bytes = plan.device.reserve_bytes if plan.device is not None else 0
+    cap_bytes = free_bytes + torch.cuda.memory_reserved(device) - reserve_bytes
+    if strict:
+        cap_bytes = min(cap_bytes, plan.budget.high_reserved_bytes)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, cap_bytes / total_bytes)), device)
+    return int(cap_bytes)
+
+
+def make_meter(
+    device: str, measured_step: int, *, track: bool = False, outside: bool = False
+) -> tuple[PhaseMeter, str]:
+    """The meter for this device, and how it measures in words.
+
+    Args:
+        track: also follow one step with the tracker.
+        outside: on a CPU, also measure evaluation and saving, which must then be short.
+    """
     meter: PhaseMeter
     if device == "cpu":
-        meter, how = measure_cpu.CpuMeter(measured_step), measure_cpu.MEASURED_BY
+        meter, how = measure_cpu.CpuMeter(measured_step, outside=outside), measure_cpu.MEASURED_BY
     else:
         meter, how = measure_cuda.CudaMeter(measured_step), measure_cuda.MEASURED_BY
     return (TrackedStep(meter, device.partition(":")[0]) if track else meter), how

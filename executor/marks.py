@@ -1,6 +1,7 @@
 """Which phase a training step is in, learned from hooks on the last decoder layer (phases.py has the phases)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from vramplan.executor.phases import PhaseMeter
@@ -10,13 +11,26 @@ from vramplan.planner.memory.budget import PhaseName
 class Marks:
     """Turns a model's forward and backward passes into marks, by hooks on its last decoder layer.
 
-    ``listener`` hears each phase as it begins.
+    ``listener`` hears each phase as it begins; ``graph`` is given the last layer's output of every training forward
+    pass until it is set to None.
     """
 
     def __init__(self, meter: PhaseMeter, listener: Callable[[PhaseName], None] = lambda phase: None) -> None:
         self.meter = meter
         self.listener = listener
         self.phase: PhaseName | None = None
+        self.graph: Callable[[Any], None] | None = None
+
+    @contextmanager
+    def outside_a_step(self, phase: PhaseName) -> Iterator[None]:
+        """The run is in a phase that no training step has, until the block ends."""
+        self.enter(phase)
+        self.meter.begin_outside(phase)
+        try:
+            yield
+        finally:
+            self.meter.end_outside()
+            self.phase = None
 
     def enter(self, phase: PhaseName) -> None:
         """The run is in this phase from now on."""
@@ -37,6 +51,8 @@ class Marks:
         self.enter("loss")
         hidden = output[0] if isinstance(output, tuple | list) else output
         if hidden.requires_grad:
+            if self.graph is not None:
+                self.graph(hidden)
             hidden.register_hook(lambda gradient: self.enter("backward"))
 
 

@@ -31,16 +31,20 @@ class CpuMeter:
 
     Args:
         measured_step: the optimizer step (from 1) whose peaks are reported.
+        outside: also profile what is outside a step, the first time each; only where that is short.
     """
 
-    def __init__(self, measured_step: int) -> None:
+    def __init__(self, measured_step: int, *, outside: bool = False) -> None:
         self.measured_step = measured_step
+        self.measures_outside = outside
         self.base_bytes: int | None = None
         """Live bytes when the measured micro batch began."""
         self.end_bytes: int | None = None
         """Live bytes when its step ended, counted on the objects again: the events must lead there."""
         self._profiling = False
         self._events: list[tuple[int, int | str]] = []
+        self._outside: dict[PhaseName, int] = {}
+        self._outside_base: int | None = None
 
     def begin_step(self, step: int) -> None:
         """Nothing: micro batches matter here."""
@@ -65,15 +69,32 @@ class CpuMeter:
             self._events = self._stop()
             self.end_bytes = live_bytes("cpu")
 
+    def begin_outside(self, phase: PhaseName) -> None:
+        """Profile it, if asked to: the events of a long evaluation would fill the host's memory."""
+        if not self.measures_outside or self._profiling or phase in self._outside:
+            return
+        self._start()
+        gc.collect()
+        self._outside_base = live_bytes("cpu")
+        self._note(_BEGIN)
+        self._note(phase)
+
+    def end_outside(self) -> None:
+        if self._outside_base is None:
+            return
+        base_bytes, self._outside_base = self._outside_base, None
+        self._note(_END)
+        self._outside |= integrate(self._stop(), base_bytes)
+
     def close(self) -> None:
         if self._profiling:
             self._stop()
             self.base_bytes = None
 
     def peaks(self) -> dict[PhaseName, Peak]:
-        if self.base_bytes is None or not self._events:
-            return {}
-        return {phase: Peak(allocated_bytes=peak) for phase, peak in integrate(self._events, self.base_bytes).items()}
+        measured = self.base_bytes is not None and self._events
+        inside = integrate(self._events, self.base_bytes or 0) if measured else {}
+        return {phase: Peak(allocated_bytes=peak) for phase, peak in (inside | self._outside).items()}
 
     def _start(self) -> None:
         # torch.profiler.profile records every operation; the calls under it can be told to record marks alone.

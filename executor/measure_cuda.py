@@ -28,6 +28,12 @@ class CudaMeter:
     def end_step(self, step: int) -> None:
         self._read()
 
+    def begin_outside(self, phase: PhaseName) -> None:
+        """Nothing: the phase has been marked."""
+
+    def end_outside(self) -> None:
+        self._read()
+
     def close(self) -> None:
         self._read()
 

@@ -4,6 +4,8 @@ forward        from the start of a micro batch to the output of the last decoder
 loss           from there (final norm, head, loss) to the gradient's arrival back at that output
 backward       the decoder layers' backward pass, recomputation included
 optimizer_step clipping, the optimizer's step, and dropping the gradients
+
+Loading, evaluation, saving and resuming are no part of a step; they are measured as wholes.
 """
 
 from typing import Protocol
@@ -38,6 +40,12 @@ class PhaseMeter(Protocol):
 
     def end_step(self, step: int) -> None:
         """The optimizer step is over."""
+
+    def begin_outside(self, phase: PhaseName) -> None:
+        """A phase that is no part of a step begins, after its mark."""
+
+    def end_outside(self) -> None:
+        """That phase is over."""
 
     def close(self) -> None:
         """The run is over, perhaps in the middle of a step: let go of whatever is running."""

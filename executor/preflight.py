@@ -35,6 +35,8 @@ def preflight(
     device: Device | None,
     packages: Mapping[str, str],
     allow: Collection[str] = (),
+    verified: bool = False,
+    resumes: bool = False,
 ) -> Preflight:
     """Check a plan against this machine, now.
 
@@ -43,6 +45,8 @@ def preflight(
         device: a reading of the device the run would use; None when there is none here.
         packages: installed versions (``packages.installed_packages``).
         allow: names of drifts that a person accepts; they warn instead of blocking.
+        verified: a few real steps have passed, or come first, so a tight fit only warns.
+        resumes: the checkpoints in the output folder are wanted there, or may go.
     """
     drifts = check_drift(
         plan,
@@ -50,6 +54,7 @@ def preflight(
         packages=packages,
         data=checks.data_now(plan),
         model_config_sha256=checks.model_config_now(plan),
+        verified=verified,
     )
     drifted = {drift.what for drift in drifts}
     return Preflight(
@@ -63,7 +68,7 @@ def preflight(
             checks.model(plan),
             *(() if "data" in drifted else (checks.training_data(plan),)),
             *checks.held_out_data(plan),
-            checks.output(plan),
+            checks.output(plan, resumes=resumes),
             checks.unlocked(plan_path.parent),
         )
     )

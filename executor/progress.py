@@ -3,7 +3,19 @@
 from collections.abc import Callable
 from datetime import timedelta
 
-from vramplan.executor.events import Evaluated, Event, Failed, Measured, Progress, Saved, Step, Warned
+from vramplan.executor.events import (
+    Evaluated,
+    Event,
+    Failed,
+    Measured,
+    OutOfMemory,
+    Progress,
+    Rung,
+    Saved,
+    Step,
+    Verified,
+    Warned,
+)
 from vramplan.planner.cli.render import plain
 from vramplan.planner.units import format_bytes
 
@@ -61,7 +73,15 @@ def describe(event: Event) -> str | None:
         case Evaluated():
             return f"step {event.step}: held-out loss {event.eval_loss:.4f}"
         case Saved():
-            return f"saved {plain(event.path)} ({format_bytes(event.size_bytes)})"
+            return _saved(event)
+        case Verified():
+            used = "" if event.process_bytes is None else f", {format_bytes(event.process_bytes)} in use at most"
+            return f"verified: the run may start{used}"
+        case OutOfMemory():
+            where = "" if event.phase is None else f" in {event.phase.replace('_', ' ')} of step {event.step + 1}"
+            return f"out of memory{where}: {plain(event.message)}"
+        case Rung():
+            return _rung(event)
         case Warned():
             return f"warning: {plain(event.message)}"
         case Failed():
@@ -69,6 +89,23 @@ def describe(event: Event) -> str | None:
             return ("" if event.interrupted else "failed: ") + plain(event.message) + remedy
         case _:
             return None
+
+
+def _saved(event: Saved) -> str:
+    parts = [format_bytes(event.size_bytes)]
+    if event.seconds is not None:
+        parts.append(f"{event.seconds:.1f} s")
+    if event.free_bytes is not None:
+        parts.append(f"{format_bytes(event.free_bytes)} left on the disk")
+    return f"saved {plain(event.path)} ({', '.join(parts)})"
+
+
+def _rung(event: Rung) -> str:
+    price = "nobody could price it"
+    if event.process_bytes is not None and event.high_process_bytes is not None:
+        price = f"priced at {format_bytes(event.process_bytes)}, up to {format_bytes(event.high_process_bytes)}"
+    where = f"on from the checkpoint of step {event.from_step}" if event.from_step else "from the start"
+    return f"next rung: {event.change} ({price}), {where}"
 
 
 def _step(event: Step) -> str:

@@ -7,12 +7,15 @@ from typing import Any
 from transformers import TrainerCallback
 
 from vramplan.executor import static_bytes
-from vramplan.executor.events import Evaluated, Event, Measured, Saved, Step, Warned
+from vramplan.executor.disk import free_bytes
+from vramplan.executor.events import Evaluated, Event, Measured, Progress, Saved, Step, Warned
 from vramplan.executor.evidence import Evidence
 from vramplan.executor.phases import PhaseMeter
 from vramplan.executor.process import Stop, folder_bytes, process_bytes
 from vramplan.executor.static_check import differences
 from vramplan.executor.trainer import PlannedTrainer
+
+LIFE_SECONDS = 60.0
 
 
 class Telemetry(TrainerCallback):  # type: ignore[misc]
@@ -26,7 +29,7 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
         self.meter = meter
         self.stop = stop
         self._process_bytes: int | None = None
-        self._step_began = 0.0
+        self._step_began = self._heard = 0.0
         self._tokens_before = 0
         self._timed_seconds = 0.0
         self._timed_tokens = 0
@@ -37,7 +40,9 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
         return str(self.trainer.args.device.type)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.meter.measured_step = min(self.meter.measured_step, state.max_steps)
+        """The bytes of a step that an earlier process measured are not measured again."""
+        first = state.global_step + self.meter.measured_step
+        self.meter.measured_step = 0 if self.evidence.same_setup else min(first, state.max_steps)
         self.stop.patient = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -47,7 +52,13 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._tokens_before = state.num_input_tokens_seen
         self.meter.begin_step(state.global_step + 1)
-        self._step_began = time.monotonic()
+        self._step_began = self._heard = time.monotonic()
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A sign of life in a long step, once a minute."""
+        if time.monotonic() - self._heard >= LIFE_SECONDS:
+            self._heard = time.monotonic()
+            self.emit(Progress(time=time.time(), what=f"in step {state.global_step + 1}"))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer.marks.enter("optimizer_step")
@@ -74,26 +85,30 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
         self.evidence.process_bytes = max(self.evidence.process_bytes or 0, self._process_bytes)
         if step == self.meter.measured_step:
             self._report_measured()
-        if self.stop.requested:
-            control.should_training_stop = True
-            control.should_save = True
         if not control.should_log:
             self.emit(self._step_event(state, {}))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
-            if self.evidence.first_loss is None:
-                self.evidence.first_loss = logs["loss"]
-            self.evidence.last_loss = logs["loss"]
+            self.evidence.add_loss(state.global_step, logs["loss"])
             self.emit(self._step_event(state, logs))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
         self.emit(Evaluated(time=time.time(), step=state.global_step, eval_loss=metrics["eval_loss"]))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        folder = f"{args.output_dir}/checkpoint-{state.global_step}"
-        size_bytes = folder_bytes(folder)
-        self.emit(Saved(time=time.time(), step=state.global_step, path=folder, size_bytes=size_bytes))
+        place = self.trainer.last_checkpoint
+        if place is not None:
+            self.emit(
+                Saved(
+                    time=time.time(),
+                    step=state.global_step,
+                    path=str(place),
+                    size_bytes=folder_bytes(str(place)),
+                    seconds=self.evidence.checkpoint_seconds,
+                    free_bytes=free_bytes(place),
+                )
+            )
 
     def _time_step(self, step: int, state: Any) -> None:
         """Steps slowed down by measuring (up to the measured one) count only while there are no others."""

@@ -52,6 +52,12 @@ class TrackedStep:
             self._stop()
         self.meter.end_step(step)
 
+    def begin_outside(self, phase: PhaseName) -> None:
+        self.meter.begin_outside(phase)
+
+    def end_outside(self) -> None:
+        self.meter.end_outside()
+
     def close(self) -> None:
         if self._tracker is not None:
             self._stop()

@@ -1,5 +1,6 @@
-"""One planned run, start to finish, in this process: rows, model, trainer, steps, final weights, evidence."""
+"""One process's share of a planned run: rows, model, trainer, steps, final weights, evidence."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from vramplan.executor import data, load
+from vramplan.executor.attempt import MEASURED_STEP, Attempt
+from vramplan.executor.checkpoints import read_seal
 from vramplan.executor.events import Event, Progress, Saved, Warned
 from vramplan.executor.evidence import Evidence
-from vramplan.executor.methods import lora
+from vramplan.executor.phases import PhaseMeter
 from vramplan.executor.process import Stop, folder_bytes
 from vramplan.executor.rows import Rows, read_rows
 from vramplan.executor.supported import check_supported
 from vramplan.planner.errors import BadDataError
 from vramplan.planner.plan import Plan
-
-MEASURED_STEP = 3
-"""Step 1 creates the optimizer's states and step 2 warms a profiler, so step 3 is the first that tells the truth."""
 
 
 @dataclass
@@ -25,20 +25,20 @@ class TrainingRun:
     """A plan being carried out.
 
     Args:
+        plan: with the attempt's changes (``Attempt.plan_of``).
         evidence: filled in as facts become known.
         emit: told what happens.
         stop: looked at after every step.
-        track: also follow one step with the tracker that makes memory programs.
     """
 
     plan: Plan
+    attempt: Attempt
     evidence: Evidence
     emit: Callable[[Event], None]
     stop: Stop
-    track: bool = False
 
     def run(self) -> None:
-        """Train as planned.
+        """Train, or verify, as planned.
 
         Raises:
             VramplanError: something a person can mend; anything else is the libraries' own failure.
@@ -48,8 +48,11 @@ class TrainingRun:
         self._progress("loading the training libraries")
         trainer = self._make_trainer(train_rows, eval_rows)
         try:
-            self._check_trainer(trainer, train_rows)
-            self._train(trainer)
+            self._check_rows(trainer, train_rows)
+            if self.attempt.goal == "verify":
+                self._verify(trainer)
+            else:
+                self._train(trainer)
         finally:
             trainer.meter.close()
             self.evidence.peaks = trainer.meter.peaks() or self.evidence.peaks
@@ -65,45 +68,53 @@ class TrainingRun:
         from transformers import set_seed
         from transformers.trainer_callback import PrinterCallback
 
-        from vramplan.executor import machine
+        from vramplan.executor.guard import Guard
         from vramplan.executor.marks import Marks
+        from vramplan.executor.saving import Saver
         from vramplan.executor.telemetry import Telemetry
-        from vramplan.executor.trainer import PlannedTrainer, StandardLossTrainer
+        from vramplan.executor.trainer import trainer_class
         from vramplan.executor.training_args import training_args
 
         plan, setup = self.plan, self.plan.setup
-        device = machine.use_device(plan.device)
-        self.evidence.environment = machine.environment(device)
-        meter, self.evidence.measured_by = machine.make_meter(device, MEASURED_STEP, track=self.track)
+        device, meter = self._prepare_device()
         marks = Marks(meter, self.evidence.enter)
         marks.enter("load")
         set_seed(plan.recipe.seed)
         tokenizer, model = self._load(device, train_rows)
         self._progress("tokenising")
         telemetry = Telemetry(self.emit, self.evidence, meter, self.stop)
-        longest = (MEASURED_STEP + self.track) * setup.micro_batch_size * setup.gradient_accumulation_steps
-        trainer = (StandardLossTrainer if setup.loss == "standard" else PlannedTrainer)(
+        guard = Guard(self.attempt, self.evidence, self.emit, self.stop)
+        on_cuda, completions = device != "cpu", data.has_completions(train_rows)
+        trainer = trainer_class(setup)(
+            setup=setup,
             marks=marks,
             meter=meter,
-            head_rows=longest,
+            saver=Saver(self.evidence, self.stop, self._progress),
+            head_rows=(MEASURED_STEP + 1) * setup.micro_batch_size * setup.gradient_accumulation_steps,
             model=model,
-            args=training_args(
-                plan,
-                on_cuda=device.startswith("cuda"),
-                completions=data.has_completions(train_rows),
-                evaluates=eval_rows is not None,
-            ),
+            args=training_args(plan, on_cuda=on_cuda, completions=completions, evaluates=eval_rows is not None),
             train_dataset=self._dataset(train_rows),
             eval_dataset=None if eval_rows is None else self._dataset(eval_rows),
             processing_class=tokenizer,
-            callbacks=[telemetry],
+            callbacks=[telemetry, guard],
         )
         trainer.remove_callback(PrinterCallback)
-        telemetry.trainer = trainer
-        if setup.method.kind != "full":
-            lora.set_adapter_dtype(trainer.model, setup.precision.adapter_dtype)
+        telemetry.trainer = guard.trainer = trainer
         marks.watch(trainer.model)
+        guard.check_loaded()
         return trainer
+
+    def _prepare_device(self) -> tuple[str, PhaseMeter]:
+        """The planned device, its memory capped, and what measures it."""
+        from vramplan.executor import machine
+
+        device = machine.use_device(self.plan.device)
+        machine.cap_memory(device, self.plan, strict=self.attempt.strict_budget)
+        self.evidence.environment = machine.environment(device)
+        meter, self.evidence.measured_by = machine.make_meter(
+            device, MEASURED_STEP, track=self.attempt.track, outside=self.attempt.goal == "verify"
+        )
+        return device, meter
 
     def _load(self, device: str, rows: Rows) -> tuple[Any, Any]:
         model = self.plan.model
@@ -115,13 +126,9 @@ class TrainingRun:
     def _dataset(self, rows: Rows) -> Any:
         return data.make_dataset(rows, completion_only=self.plan.recipe.completion_only)
 
-    def _check_trainer(self, trainer: Any, rows: Rows) -> None:
-        """What can differ from the plan once everything is loaded."""
-        trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-        planned, limit = self.plan.model.trainable_params, self.plan.workload.sequence_length
-        if trainable != planned:
-            self._warn(f"{trainable:,} parameters train; the plan has {planned:,}")
-        left = len(trainer.train_dataset)
+    def _check_rows(self, trainer: Any, rows: Rows) -> None:
+        """Rows that truncation left nothing of, known once they are tokenised."""
+        limit, left = self.plan.workload.sequence_length, len(trainer.train_dataset)
         if left == 0:
             raise BadDataError(
                 f"no row of {rows.path} has a token to learn within {limit} tokens",
@@ -131,23 +138,39 @@ class TrainingRun:
             self._warn(f"{len(rows.rows) - left} rows have nothing to learn within {limit} tokens and are left out")
 
     def _train(self, trainer: Any) -> None:
-        if trainer.eval_dataset is not None:
+        checkpoint = self.attempt.resume_from
+        if checkpoint is not None:
+            found = read_seal(Path(checkpoint))
+            self.evidence.continue_from(found.so_far, found.step)
+            self._progress(f"going on from {checkpoint}")
+        elif trainer.eval_dataset is not None:
             self.evidence.eval_loss_before = trainer.evaluate()["eval_loss"]
-        trainer.train()
+        trainer.train(resume_from_checkpoint=checkpoint)
         if self.stop.requested:
             return
         if trainer.eval_dataset is not None:
             self.evidence.eval_loss_after = trainer.evaluate()["eval_loss"]
-        self._save(trainer)
-
-    def _save(self, trainer: Any) -> None:
         self._progress("saving")
-        trainer.marks.enter("save")
-        folder = self.plan.recipe.output_dir
-        trainer.save_model(folder)
-        size_bytes = folder_bytes(folder, but="checkpoint-")
-        self.evidence.saved_bytes = size_bytes
-        self.emit(Saved(time=time.time(), step=trainer.state.global_step, path=folder, size_bytes=size_bytes))
+        if trainer.save_result():
+            folder = self.plan.recipe.output_dir
+            self.evidence.saved_bytes = folder_bytes(folder, but="checkpoint-")
+            step, size_bytes = trainer.state.global_step, self.evidence.saved_bytes
+            self.emit(Saved(time=time.time(), step=step, path=folder, size_bytes=size_bytes))
+
+    def _verify(self, trainer: Any) -> None:
+        """The longest rows first, the optimizer's first steps, the largest evaluation batch, one checkpoint."""
+        try:
+            trainer.train()
+            if self.stop.requested:
+                return
+            if trainer.eval_dataset is not None:
+                longest = data.longest(trainer.eval_dataset, self.plan.setup.micro_batch_size)
+                self.evidence.eval_loss_after = trainer.evaluate(longest)["eval_loss"]
+            self._progress("saving into a scratch folder")
+            trainer.save_checkpoint()
+            self.evidence.saved_bytes = self.evidence.checkpoint_bytes
+        finally:
+            shutil.rmtree(self.plan.recipe.output_dir, ignore_errors=True)
 
     def _progress(self, what: str) -> None:
         self.emit(Progress(time=time.time(), what=what))

@@ -1,5 +1,6 @@
-"""trl's SFTTrainer, with phases marked, the longest rows first, and the planned loss."""
+"""trl's SFTTrainer, with phases marked, the longest rows first, checkpoints sealed, and the planned loss."""
 
+from pathlib import Path
 from typing import Any
 
 from transformers import Trainer
@@ -7,24 +8,41 @@ from trl import SFTTrainer
 
 from vramplan.executor.data import LongestFirst
 from vramplan.executor.marks import Marks
+from vramplan.executor.methods.attach import set_adapter_dtype
 from vramplan.executor.phases import PhaseMeter
+from vramplan.executor.saving import Saver
+from vramplan.planner.training_setup import TrainingSetup
 
 
 class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer as it is (its fused head and loss), watched.
 
     Args:
+        setup: the setup that is run.
         marks: told which phase begins.
+        saver: writes checkpoints and the result.
         head_rows: how many of the longest rows come first.
     """
 
-    def __init__(self, *, marks: Marks, meter: PhaseMeter, head_rows: int, **options: Any) -> None:
+    def __init__(
+        self, *, setup: TrainingSetup, marks: Marks, meter: PhaseMeter, saver: Saver, head_rows: int, **options: Any
+    ) -> None:
+        self.setup = setup
         self.marks = marks
         self.meter = meter
+        self.saver = saver
         self.head_rows = head_rows
         self.last_batch: dict[str, int] | None = None
+        self.last_checkpoint: Path | None = None
+        """The checkpoint just written; None when there was no room for it."""
         self._micro_batch = 0
+        self._saving: str | None = None
         super().__init__(**options)
+        self.plan_dtypes()
+
+    def plan_dtypes(self) -> None:
+        """Adapters in the planned dtype, whatever PEFT and trl have made of them."""
+        set_adapter_dtype(self.model, self.setup)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         self.last_batch = batch_shape(inputs)
@@ -40,12 +58,36 @@ class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
         return super()._clip_grad_norm(model)
 
     def evaluate(self, *args: Any, **options: Any) -> Any:
-        self.marks.enter("evaluation")
-        return super().evaluate(*args, **options)
+        with self.marks.outside_a_step("evaluation"):
+            return super().evaluate(*args, **options)
+
+    def save_result(self) -> bool:
+        """Write the final weights; False when there was no room and the run was told to stop."""
+        with self.marks.outside_a_step("save"):
+            return self.saver.result(self.state.global_step, self.save_model)
+
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of where the run is now."""
+        self._save_checkpoint(self.model, None)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self.marks.enter("save")
-        super()._save_checkpoint(model, trial)
+        def write(folder: str) -> None:
+            self._saving = folder
+            try:
+                super(PlannedTrainer, self)._save_checkpoint(model, trial)
+            finally:
+                self._saving = None
+
+        with self.marks.outside_a_step("save"):
+            self.last_checkpoint = self.saver.checkpoint(self.state.global_step, write)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return self._saving or str(super()._get_output_dir(trial))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with self.marks.outside_a_step("resume"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            self.plan_dtypes()  # PEFT loads half-precision adapters as fp32
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
@@ -59,6 +101,11 @@ class StandardLossTrainer(PlannedTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch)
+
+
+def trainer_class(setup: TrainingSetup) -> type[PlannedTrainer]:
+    """The trainer whose loss is the planned one."""
+    return StandardLossTrainer if setup.loss == "standard" else PlannedTrainer
 
 
 def batch_shape(inputs: Any) -> dict[str, int]:

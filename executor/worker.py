@@ -1,10 +1,12 @@
-"""The child process of a run: ``python -P -m vramplan.executor.worker PLAN [--track]``.
+"""The child process of a run: ``python -P -m vramplan.executor.worker PLAN ATTEMPT`` (executor/attempt.py, as JSON).
 
 Its stdout is the wire (executor/events.py) and nothing else; whatever a library prints goes to stderr, which the
-launcher keeps as worker.log. It writes report.json itself, also when the run fails.
+launcher keeps as worker.log. It writes its report itself, also when it fails. SIGUSR1 makes it print every stack.
 """
 
+import faulthandler
 import os
+import signal
 import sys
 import time
 import traceback
@@ -12,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from vramplan.executor.events import Event, Failed, Finished, Started
-from vramplan.executor.evidence import Evidence, write_report
-from vramplan.executor.failure import explain_failure
+from vramplan.executor.attempt import Attempt
+from vramplan.executor.events import Event, Failed, Finished, OutOfMemory, Started
+from vramplan.executor.evidence import REPORT, VERIFICATION, Evidence, write_report
+from vramplan.executor.failure import allocator_bytes, explain_failure, first_line, is_out_of_memory
 from vramplan.executor.process import Interrupted, Stop
 from vramplan.executor.train import TrainingRun
 from vramplan.planner.adapters.plan_files import read_plan
@@ -25,43 +28,88 @@ Emit = Callable[[Event], None]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one plan file; the process's exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
-    plan_path, track = Path(arguments[0]), "--track" in arguments[1:]
+    """Carry out one attempt at a plan file; the process's exit code."""
+    plan_path, attempt_json = sys.argv[1:3] if argv is None else argv
+    faulthandler.register(signal.SIGUSR1)
     emit = wire()
     stop = Stop()
     stop.listen()
     try:
-        plan = read_plan(plan_path)
+        plan = read_plan(Path(plan_path))
     except VramplanError as error:
         emit(Failed(time=time.time(), message=error.message, remedy=error.remedy))
         return error.exit_code
+    attempt = Attempt.model_validate_json(attempt_json)
+    plan = attempt.plan_of(plan, Path(plan_path).parent)
     emit(Started(time=time.time(), pid=os.getpid(), fingerprint=plan.fingerprint, max_steps=plan.recipe.max_steps))
-    return run(plan, plan_path.parent, emit, stop, track=track)
+    return Work(plan, attempt, Path(plan_path).parent, emit, stop).run()
 
 
-def run(plan: Plan, run_folder: Path, emit: Emit, stop: Stop, *, track: bool = False) -> ExitCode:
-    """Train, write the report, and say how it ended. No exception leaves here."""
-    evidence = Evidence(plan)
-    try:
-        TrainingRun(plan, evidence, emit, stop, track).run()
-        if not stop.requested:
-            emit(Finished(time=time.time(), report=str(write_report(evidence.report("done"), run_folder))))
-            return ExitCode.OK
-    except (Interrupted, KeyboardInterrupt):
+class Work:
+    """One attempt, its report, and its last word.
+
+    Args:
+        plan: with the attempt's changes (``Attempt.plan_of``).
+        run_folder: where the report goes.
+    """
+
+    def __init__(self, plan: Plan, attempt: Attempt, run_folder: Path, emit: Emit, stop: Stop) -> None:
+        self.training = TrainingRun(plan, attempt, Evidence(plan, goal=attempt.goal, ladder=attempt.ladder), emit, stop)
+        self.evidence = self.training.evidence
+        self.run_folder = run_folder
+        self.report = REPORT if attempt.goal == "run" else VERIFICATION
+
+    def run(self) -> ExitCode:
+        """Train, write the report, and say how it ended. No exception leaves here."""
+        try:
+            self.training.run()
+            if not self.training.stop.requested:
+                written = self._write("done")
+                self.training.emit(Finished(time=time.time(), report=str(written)))
+                return ExitCode.OK
+        except (Interrupted, KeyboardInterrupt):
+            traceback.print_exc()
+        except BrokenPipeError:
+            self._write("interrupted", "whoever watched this run is gone")
+            return ExitCode.INTERRUPTED
+        except Exception as error:
+            return self._failed(error)
+        remedy = "go on from its last checkpoint with: vramplan run PLAN --resume" if self.report == REPORT else None
+        return self._end("interrupted", RunError(f"stopped after {self.evidence.steps} steps", remedy=remedy))
+
+    def _failed(self, error: Exception) -> ExitCode:
+        allocator = allocator_bytes() if is_out_of_memory(error) else {}
         traceback.print_exc()
-    except BrokenPipeError:
-        write_report(evidence.report("interrupted", "whoever watched this run is gone"), run_folder)
-        return ExitCode.INTERRUPTED
-    except Exception as error:
-        traceback.print_exc()
-        explained = explain_failure(error, step=evidence.steps, phase=evidence.phase)
-        return _end(evidence, run_folder, emit, explained, "failed")
-    stopped = RunError(
-        f"stopped after {evidence.steps} steps",
-        remedy="what it saved is in the output folder; vramplan run starts over",
-    )
-    return _end(evidence, run_folder, emit, stopped, "interrupted")
+        step, phase = self.evidence.steps, self.evidence.phase
+        out_of_memory = None
+        if is_out_of_memory(error):
+            out_of_memory = OutOfMemory(
+                time=time.time(), step=step, phase=phase, message=first_line(error), allocator=allocator
+            )
+        return self._end("failed", explain_failure(error, step=step, phase=phase), out_of_memory)
+
+    def _end(
+        self, status: Literal["failed", "interrupted"], error: VramplanError, out_of_memory: OutOfMemory | None = None
+    ) -> ExitCode:
+        try:
+            self._write(status, error.message)
+        except OSError:  # a full disk must not hide why the run failed
+            traceback.print_exc()
+        interrupted = status == "interrupted"
+        self.training.emit(
+            Failed(
+                time=time.time(),
+                message=error.message,
+                remedy=error.remedy,
+                phase=self.evidence.phase,
+                interrupted=interrupted,
+                out_of_memory=out_of_memory,
+            )
+        )
+        return ExitCode.INTERRUPTED if interrupted else ExitCode.FAILED
+
+    def _write(self, status: Literal["done", "failed", "interrupted"], failure: str | None = None) -> Path:
+        return write_report(self.evidence.report(status, failure), self.run_folder, self.report)
 
 
 def wire() -> Emit:
@@ -74,26 +122,6 @@ def wire() -> Emit:
         out.flush()
 
     return emit
-
-
-def _end(
-    evidence: Evidence, run_folder: Path, emit: Emit, error: VramplanError, status: Literal["failed", "interrupted"]
-) -> ExitCode:
-    try:
-        write_report(evidence.report(status, error.message), run_folder)
-    except OSError:  # a full disk must not hide why the run failed
-        traceback.print_exc()
-    interrupted = status == "interrupted"
-    emit(
-        Failed(
-            time=time.time(),
-            message=error.message,
-            remedy=error.remedy,
-            phase=evidence.phase,
-            interrupted=interrupted,
-        )
-    )
-    return ExitCode.INTERRUPTED if interrupted else ExitCode.FAILED
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 from datetime import datetime
 from typing import Literal
 
+from pydantic import Field
+
 from vramplan.planner.memory.budget import Component, PhaseName
+from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.values import Value
 
 
@@ -18,10 +21,30 @@ class MeasuredPhase(Value):
     """The same peak by the dispatch-mode tracker that also makes memory programs; shown beside, never instead."""
 
 
+class RungTaken(Value):
+    """One step down the ladder after the run was out of memory: what was changed so that it could go on."""
+
+    change: str
+    """In words: ``micro batch 8 -> 4, accumulation 2 -> 4``."""
+    phase: PhaseName | None = None
+    """Where memory ran out; None when the host killed the process."""
+    step: int = 0
+    """Optimizer steps done by then."""
+    message: str = ""
+    """What the allocator said."""
+    allocator: dict[str, int] = Field(default_factory=dict)
+    """The allocator's own figures at that moment, in bytes; empty on a CPU."""
+    process_bytes: int | None = None
+    """The planner's price of the setup that was taken; None where nobody could price it."""
+    high_process_bytes: int | None = None
+
+
 class RunReport(Value):
     """The evidence a run leaves."""
 
     plan_fingerprint: str
+    goal: Literal["run", "verify"] = "run"
+    """``verify``: the few steps that decide whether the run may start."""
     status: Literal["done", "failed", "interrupted"]
     started_at: datetime
     ended_at: datetime
@@ -48,3 +71,13 @@ class RunReport(Value):
     output_dir: str
     saved_bytes: int | None = None
     failure: str | None = None
+    setup: TrainingSetup | None = None
+    """The setup that was used; it differs from the plan's once the ladder was taken."""
+    ladder: tuple[RungTaken, ...] = ()
+    resumed_from_step: int | None = None
+    """The step of the checkpoint it continued from; None for a run in one piece."""
+    losses: tuple[tuple[int, float], ...] = ()
+    """(step, loss) along the run, thinned evenly."""
+    checkpoint_bytes: int | None = None
+    checkpoint_seconds: float | None = None
+    """What the last checkpoint took."""

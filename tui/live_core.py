@@ -113,8 +113,10 @@ class LiveCore:
     async def launch(self, saved: SavedPlan) -> AsyncGenerator[Event, None]:
         from vramplan.executor.here import device_here
         from vramplan.executor.launcher import Run
+        from vramplan.executor.options import must_verify
 
-        self._run = Run(Path(saved.path), device=device_here(saved.plan))
+        path, device = Path(saved.path), device_here(saved.plan)
+        self._run = Run(path, device=device, verify=must_verify(saved.plan, path, device))
         events = self._run.aevents()
         try:
             async for event in events:

@@ -32,6 +32,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("recommend", "vramplan.planner.cli.recommend", "ranked setups, with reasons"),
     Command("plan", "vramplan.planner.cli.plan", "freeze one setup into a plan file"),
     Command("explain", "vramplan.planner.cli.explain", "a plan's budget, beside what really happened"),
+    Command("verify", "vramplan.executor.verify_cli", "a few real steps of a plan, the longest rows first"),
     Command("run", "vramplan.executor.cli", "run a plan, supervised"),
     Command("demo", "vramplan.executor.demo_cli", "all of it on a small real model, on the hardware here"),
 )

@@ -18,9 +18,10 @@ from tests.executor.factories import (
     prompt_completion_rows,
     write_jsonl,
 )
+from vramplan.executor.attempt import Attempt
 from vramplan.executor.events import Evaluated, Event, Failed, Measured, Saved, Step, parse_event
 from vramplan.executor.process import Stop
-from vramplan.executor.worker import run
+from vramplan.executor.worker import Work
 from vramplan.planner.errors import ExitCode
 from vramplan.planner.methods import Full, Lora, Qlora
 from vramplan.planner.plan import Plan
@@ -50,7 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def trained(plan: Plan, folder: Path, stop: Stop | None = None) -> tuple[ExitCode, RunReport, list[Event]]:
     events: list[Event] = []
-    code = run(plan, folder, events.append, stop or Stop())
+    code = Work(plan, Attempt(), folder, events.append, stop or Stop()).run()
     return code, RunReport.model_validate_json((folder / "report.json").read_text()), events
 
 
@@ -190,7 +191,7 @@ def test_the_tracker_and_the_allocator_agree(
     data = pin(write_jsonl(tmp_path / "train.jsonl", [{"text": "every row is as long as the others " * 9}] * 80))
     plan = make_plan(tmp_path, model_path=world["model_path"], data=data, setup=setup, max_steps=5)
     events: list[Event] = []
-    assert run(plan, tmp_path, events.append, Stop(), track=True) is ExitCode.OK
+    assert Work(plan, Attempt(track=True), tmp_path, events.append, Stop()).run() is ExitCode.OK
     measured = {event.phase: event for event in events if isinstance(event, Measured) and event.tracked_bytes}
     assert set(measured) == {"forward", "loss", "backward", "optimizer_step"}
     for name, event in measured.items():
@@ -208,12 +209,12 @@ def test_asking_to_stop_saves_where_the_run_is(world: dict[str, Any], tmp_path: 
         events.append(event)
         stop.requested = stop.requested or (isinstance(event, Step) and event.step == 2)
 
-    code = run(make_plan(tmp_path, **world), tmp_path, emit, stop)
+    code = Work(make_plan(tmp_path, **world), Attempt(), tmp_path, emit, stop).run()
     report = json.loads((tmp_path / "report.json").read_text())
     assert (code, report["status"], report["steps"]) == (ExitCode.INTERRUPTED, "interrupted", 3)
     saved = [event for event in events if isinstance(event, Saved)]
-    assert [event.step for event in saved] == [3]
-    assert (Path(saved[0].path) / "trainer_state.json").exists()
+    assert [event.step for event in saved] == [1, 3]
+    assert (Path(saved[1].path) / "trainer_state.json").exists()
     assert isinstance(events[-1], Failed)
     assert events[-1].interrupted
 

@@ -8,12 +8,16 @@ from vramplan.executor.events import (
     Failed,
     Finished,
     Measured,
+    OutOfMemory,
     Progress,
+    Rung,
     Saved,
     Started,
     Step,
+    Verified,
     Warned,
 )
+from vramplan.executor.progress import describe
 from vramplan.planner.cli.render import plain
 from vramplan.planner.units import format_bytes
 from vramplan.tui.state import RunState, RunStatus
@@ -70,6 +74,8 @@ def describe_event(event: Event) -> str:
             return f"held-out loss {event.eval_loss:.4f} at step {event.step}"
         case Saved():
             return f"saved {event.path} ({format_bytes(event.size_bytes)})"
+        case Verified() | OutOfMemory() | Rung():
+            return describe(event) or ""
         case Warned():
             return f"warning: {event.message}"
         case Failed():

@@ -1,0 +1,117 @@
+"""One worker process: started, listened to, stopped, and put down when it has been silent for too long."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from typing import IO, Any
+
+GRACE_SECONDS = 120.0
+"""How long a worker that was asked to stop may take to finish its step and save."""
+LINE_BYTES = 2**24
+
+
+class Child:
+    """A process whose standard output is read line by line.
+
+    Args:
+        command: what is started.
+        environment: its environment, whole.
+        log: where its standard error goes.
+        lock: a descriptor it inherits, and so holds as long as it lives.
+        silence_seconds: without a line for this long it is hung. The clock stands still while the machine sleeps.
+    """
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes], lock: int, silence_seconds: float
+    ) -> None:
+        self.exit_status: int | None = None
+        self.hung = False
+        self._pid: int | None = None
+        self._silence_seconds = silence_seconds
+        self._heard_at = 0.0
+        self._over = threading.Event()
+        # Its own session, so that Ctrl-C reaches it once, through us.
+        self._options: dict[str, Any] = {
+            "args": tuple(command),
+            "stdin": subprocess.DEVNULL,
+            "stderr": log,
+            "env": dict(environment),
+            "start_new_session": True,
+            "pass_fds": (lock,),
+        }
+
+    def lines(self) -> Generator[bytes]:
+        """Start it and yield its lines until it ends; leaving early ends it."""
+        process = subprocess.Popen(**self._options, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        self._begin(process.pid)
+        try:
+            for line in process.stdout:
+                self._heard()
+                yield line
+            self.exit_status = process.wait()
+        finally:
+            if process.poll() is None:
+                self.signal(signal.SIGTERM)
+                try:
+                    process.wait(GRACE_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            self._end()
+            process.stdout.close()
+
+    async def alines(self) -> AsyncGenerator[bytes]:
+        """``lines`` for asyncio."""
+        options = dict(self._options)
+        process = await asyncio.create_subprocess_exec(
+            *options.pop("args"), **options, stdout=asyncio.subprocess.PIPE, limit=LINE_BYTES
+        )
+        assert process.stdout is not None
+        self._begin(process.pid)
+        try:
+            async for line in process.stdout:
+                self._heard()
+                yield line
+            self.exit_status = await process.wait()
+        finally:
+            if process.returncode is None:
+                self.signal(signal.SIGTERM)
+                try:
+                    await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+                except TimeoutError:
+                    process.kill()
+                    await process.wait()
+            self._end()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+
+    def _begin(self, pid: int) -> None:
+        self._pid = pid
+        self._heard()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _heard(self) -> None:
+        self._heard_at = time.monotonic()
+
+    def _watch(self) -> None:
+        """A silent process prints its stacks, is asked to stop, is put down: one silence after the other."""
+        steps = [signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL]
+        while steps and not self._over.wait(self._silence_seconds / 10):
+            if time.monotonic() - self._heard_at >= self._silence_seconds:
+                self.hung = True
+                self.signal(steps.pop(0))
+                self._heard()
+
+    def _end(self) -> None:
+        self._over.set()
+        self._pid = None
