@@ -82,6 +82,8 @@ def _keep_layers(model: nn.Module, kept: tuple[int, ...]) -> None:
 def _keep_of_stack(model: nn.Module, layers: nn.ModuleList, kept: list[int]) -> None:
     """Leave only some layers of one stack; config lists with an entry a layer follow."""
     depth = len(layers)
+    if kept == list(range(depth)):
+        return  # and ALBERT's one layer still runs num_hidden_layers times
     chosen: list[nn.Module] = []
     for position, index in enumerate(kept):
         again = index in kept[:position]
