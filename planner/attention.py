@@ -5,6 +5,16 @@ from vramplan.planner.errors import UsageError
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.picker import Picker
 
+CUDNN_FIRST = ((9, 0), (10, 0), (10, 3))
+"""Compute capabilities whose sdpa takes cuDNN's kernel first, from the cuDNN that PyTorch 2.11's wheels bring on
+(aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, check_prefer_cudnn_attention)."""
+
+
+def cudnn_first(device: Device | None) -> bool:
+    """Whether a device's scaled-dot-product attention prefers cuDNN."""
+    return device is not None and device.compute_capability in CUDNN_FIRST
+
+
 EAGER_ONLY = frozenset(
     (
         "big_bird",

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 
 from vramplan.planner.adapters.programs import Found, find_program, newer_libraries
+from vramplan.planner.attention import cudnn_first
 from vramplan.planner.candidate import Candidate, ProgramProvenance, Verdict
 from vramplan.planner.device import Device, Route
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.memory.price import Pricing, Question
+from vramplan.planner.memory.static import base_dtype
 from vramplan.planner.memory.structure import program_key
-from vramplan.planner.methods import Qlora
+from vramplan.planner.methods import quant_of
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.runnable import why_not_runnable
@@ -29,6 +31,7 @@ def estimate(
     route: Route | None = None,
     programs: Callable[[ProgramKey], Found] = find_program,
     with_tensors: bool = True,
+    searching: bool = False,
 ) -> Candidate:
     """Price one setup.
 
@@ -36,6 +39,8 @@ def estimate(
         route: whose kernels run; the device's own, or CUDA's without a device.
         programs: where memory programs come from.
         with_tensors: also name the tensors alive at the peak.
+        searching: only whether it fits matters, so where it cannot the allocator is not replayed: reserved is then what
+            is allocated, and the verdict may be "tight" for "no".
 
     Raises:
         NoProgramError: no memory program answers.
@@ -55,13 +60,14 @@ def estimate(
             remedy="name a CUDA device with --device, or --device cpu",
         )
     question = Question(model, workload, setup, chosen, device)
-    key = program_key(model, workload, setup, chosen)
+    key = program_key(model, workload, setup, chosen, cudnn_first=cudnn_first(device))
     if setup.method.kind not in ("ln-tuning", "full") and hasattr(setup.method, "target_modules"):
         check_targets(setup.method.target_modules, model)
     found = programs(key)
     pricing = Pricing(question, found.program)
-    budget = pricing.budget(with_tensors=with_tensors)
     available = device.available_bytes if device is not None else None
+    hopeless = searching and available is not None and pricing.least_high_bytes() > available
+    budget = pricing.budget(with_tensors=with_tensors, with_allocator=not hopeless)
     verdict, reason = judge(budget, device)
     reason_not_to_run = why_not_runnable(setup, workload.task)
     return Candidate(
@@ -123,9 +129,9 @@ def warnings_of(model: ModelSpec, setup: TrainingSetup, device: Device | None) -
     """What a person should know beside the numbers."""
     out = []
     experts = sum(weight.numel * weight.count for weight in model.weights if weight.module == "experts")
-    if experts and isinstance(setup.method, Qlora):
-        size = format_bytes(experts * BYTES[setup.precision.dtype])
-        out.append(f"bitsandbytes does not quantise fused experts: {size} of them stay in {setup.precision.dtype}")
+    if experts and quant_of(setup.method) is not None:
+        size = format_bytes(experts * BYTES[base_dtype(setup)])
+        out.append(f"bitsandbytes does not quantise fused experts: {size} of them stay in {base_dtype(setup)}")
     if device is not None and device.route == "cuda":
         out.append("unmeasured on this GPU: the upper figure rests on published runs, not on our own measurement")
     if model.revision is None and model.provenance.source == "catalogue":

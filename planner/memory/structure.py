@@ -10,7 +10,7 @@ from vramplan.planner.memory.stack import running_stacks, shortest_stack, shorte
 from vramplan.planner.memory.static_methods import prefix_layers, prefix_width
 from vramplan.planner.methods import virtual_tokens
 from vramplan.planner.model_spec import ModelSpec, Weight
-from vramplan.planner.programs.key import ProgramKey, Structure
+from vramplan.planner.programs.key import Mode, ProgramKey, Structure
 from vramplan.planner.programs.program import STACKS
 from vramplan.planner.tasks import check_task
 from vramplan.planner.training_setup import TrainingSetup
@@ -69,8 +69,13 @@ IRRELEVANT = frozenset(
 """Config fields that change no allocation."""
 
 
-def program_key(model: ModelSpec, workload: Workload, setup: TrainingSetup, route: Route) -> ProgramKey:
+def program_key(
+    model: ModelSpec, workload: Workload, setup: TrainingSetup, route: Route, *, cudnn_first: bool = False
+) -> ProgramKey:
     """The key of the program that prices a setup.
+
+    Args:
+        cudnn_first: the device's sdpa prefers cuDNN (planner/attention.py).
 
     Raises:
         NoProgramError: a model without a language-model head, or whose layers cannot be told apart.
@@ -83,7 +88,18 @@ def program_key(model: ModelSpec, workload: Workload, setup: TrainingSetup, rout
         )
     own = not has_named_sizes(model)
     structure = _own_structure(model, workload, setup) if own else _structure(model, workload, setup)
-    return ProgramKey(structure=structure, mode=mode_of(setup, workload, route))
+    mode = mode_of(setup, workload, route)
+    if cudnn_first and mode.attention == "sdpa" and _told_apart(model, structure, mode):
+        mode = mode.model_copy(update={"cudnn_first": True})
+    return ProgramKey(structure=structure, mode=mode)
+
+
+def _told_apart(model: ModelSpec, structure: Structure, mode: Mode) -> bool:
+    """Whether cuDNN's attention runs where FlashAttention would not: with a mask, as padding, windows and prefixes need
+    it, or heads of two sizes."""
+    text = model.config.get("text_config") or model.config
+    two_sizes = text.get("v_head_dim") not in (None, text.get("head_dim"), text.get("qk_head_dim"))
+    return mode.padded or structure.windowed or mode.method == "prefix" or two_sizes
 
 
 def has_named_sizes(model: ModelSpec) -> bool:

@@ -30,6 +30,9 @@ class Mode(Value):
     adapter_dtype: FloatDtype | None = None
     gradient_checkpointing: bool = True
     attention: Attention = "sdpa"
+    cudnn_first: bool = False
+    """sdpa takes cuDNN's kernel before FlashAttention, and the step has what tells the two apart: a mask, or heads of
+    two sizes."""
     loss: Loss = "fused"
     loop: Loop = "executor"
     padded: bool = False

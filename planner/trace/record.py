@@ -82,11 +82,9 @@ def build_model(case: Case, *, real: bool = False) -> nn.Module:
         )
         # Trainer turns the cache off (TrainingArguments.use_cache); by hand it stays as the model has it
         model.config.get_text_config().use_cache = mode.loop == "plain"
-        if mode.quant is not None:
-            compute = mode.dtype if mode.mixed_precision == "no" else mode.mixed_precision
-            quantize.quantize_skeleton(model, quant=mode.quant, double_quant=mode.double_quant, compute_dtype=compute)
         method = method_of(mode, case.rank, case.method_sizes)
-        model = apply_method(model, method, adapter_dtype=mode.adapter_dtype or mode.dtype)
+        with quantize.opened_dora():
+            model = apply_method(_quantized(model, mode), method, adapter_dtype=mode.adapter_dtype or mode.dtype)
     materialize(model, real=real)
     virtual_tokens.renew_indices(model)
     model.train()
@@ -101,6 +99,17 @@ def build_model(case: Case, *, real: bool = False) -> nn.Module:
     return model
 
 
+def _quantized(model: nn.Module, mode: Mode) -> nn.Module:
+    """The base as its quantisation leaves it, and k-bit preparation."""
+    if mode.quant is None:
+        return model
+    compute = mode.dtype if mode.mixed_precision == "no" else mode.mixed_precision
+    quantize.quantize_skeleton(
+        model, quant=mode.quant, double_quant=mode.double_quant, dtype=mode.dtype, compute_dtype=compute
+    )
+    return quantize.prepare_kbit(model) if mode.kbit_preparation else model
+
+
 def record(case: Case, *, as_macro: bool = True) -> Tracker:
     """The log of one micro step on fake tensors."""
     mode = case.mode
@@ -108,7 +117,7 @@ def record(case: Case, *, as_macro: bool = True) -> Tracker:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_eager_masks())
         if mode.route == "cuda":
-            stack.enter_context(attention.cuda_kernels())
+            stack.enter_context(attention.cuda_kernels(cudnn_first=mode.cudnn_first))
             stack.enter_context(cuda_autocast())
         if mode.attention == "flash_attention_2":
             stack.enter_context(flash_attention.flash_attention_2())
@@ -170,6 +179,8 @@ def run_tracked(model: nn.Module, case: Case, tracker: Tracker, *, real: bool = 
     with contextlib.ExitStack() as stack:
         stack.enter_context(following(model, tracker))
         stack.enter_context(virtual_tokens.following_prefix(model, tracker))
+        if case.mode.quant is not None and case.mode.use_dora:
+            stack.enter_context(quantize.opened_dora())
         stack.enter_context(exact_lifetimes())
         with tracker:
             held = _run_loop(model, case.mode, batch, num_items, mark)

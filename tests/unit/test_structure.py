@@ -165,6 +165,19 @@ def test_routes_and_quantisations_have_keys_of_their_own() -> None:
     assert len({digest(method=method) for method in methods}) == 3
 
 
+def test_cudnn_matters_where_flash_attention_would_not_run() -> None:
+    """FlashAttention refuses masks and heads of two sizes (sdp_utils.cpp); elsewhere the two allocate the same."""
+
+    def key(model: ModelSpec, *, cudnn_first: bool, **setup: Any) -> str:
+        made = TrainingSetup(method=Lora(), micro_batch_size=2, **setup)
+        return program_key(model, Workload(sequence_length=64), made, "cuda", cudnn_first=cudnn_first).digest()
+
+    deepseek = resolve_model("deepseek-ai/DeepSeek-V3", online=False)
+    assert key(SMALL, cudnn_first=True) == key(SMALL, cudnn_first=False)
+    assert key(SMALL, cudnn_first=True, padding="right") != key(SMALL, cudnn_first=False, padding="right")
+    assert key(deepseek, cudnn_first=True) != key(deepseek, cudnn_first=False)
+
+
 def test_the_order_of_targets_is_no_structure() -> None:
     one, other = (Lora(target_modules=names) for names in (("q_proj", "v_proj"), ("v_proj", "q_proj")))
     assert digest(method=one) == digest(method=other)
