@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vramplan.planner.device import Device, Route
-from vramplan.planner.memory import loop, optimizer, outside
+from vramplan.planner.memory import loop, optimizer, outside, phases
 from vramplan.planner.memory.because import reasons
 from vramplan.planner.memory.budget import (
     STATIC_COMPONENTS,
@@ -25,6 +25,7 @@ from vramplan.planner.workload import Workload
 
 CUDA_QUANTUM_BYTES = 512
 """kMinBlockSize, c10/core/AllocatorConfig.h. The CPU's allocator gives what is asked."""
+STEP_PHASES: tuple[PhaseName, ...] = ("forward", "loss", "backward")
 ORDER: tuple[Component, ...] = (
     "weights",
     "quantization_state",
@@ -110,18 +111,22 @@ class Pricing:
 
     def phase_parts(self) -> dict[PhaseName, dict[Component, int]]:
         """Every phase's bytes by component at its peak."""
+        model, setup, quantum = self.question.model, self.question.setup, self.question.quantum_bytes
         loaded = self.base(gradients=False)
-        phases: dict[PhaseName, dict[Component, int]] = {
-            "load": {name: loaded[name] for name in ("weights", "quantization_state", "adapter", "buffers")}
-        }
+        found: dict[PhaseName, dict[Component, int]] = {"load": phases.loading(loaded, model, setup, quantum)}
         base = self.base(gradients=self.question.accumulating)
-        for phase in ("forward", "loss", "backward"):
+        for phase in STEP_PHASES:
             peak = self.replayed.peaks[phase]
-            phases[phase] = {name: base.get(name, 0) + peak.parts.get(name, 0) for name in ORDER}
+            found[phase] = {name: base.get(name, 0) + peak.parts.get(name, 0) for name in ORDER}
         step = self._between_steps(gradients=True)
         step["temporaries"] = step.get("temporaries", 0) + self.step_peak
-        phases["optimizer_step"] = step
-        return phases
+        found["optimizer_step"] = step
+        between = self._between_steps(gradients=loop.keeps_gradients(setup))
+        found["evaluation"] = phases.evaluation(between, self.replay)
+        found["save"] = phases.saving(between, model, setup)
+        found["resume"] = phases.resuming(loaded, loaded["adapter"])
+        merged = phases.merging(loaded, model, setup, quantum)
+        return found if merged is None else found | {"merge": merged}
 
     def _between_steps(self, *, gradients: bool) -> dict[Component, int]:
         """Bytes there when no micro batch is under way: what the loop's names hold beside the base."""
@@ -130,17 +135,24 @@ class Pricing:
         return {name: base.get(name, 0) + held.get(name, 0) for name in ORDER}
 
     # -------------------------------------------------------------- the answer
-    def budget(self, *, with_tensors: bool = True) -> MemoryBudget:
-        """The whole budget."""
-        phases = tuple(self._phase(name, parts) for name, parts in self.phase_parts().items())
-        peak = max(phases, key=lambda phase: phase.allocated_bytes)
+    def least_high_bytes(self) -> int:
+        """The high process figure if the allocator wasted nothing: it is never below."""
+        return self.budget(with_tensors=False, with_allocator=False).high_process_bytes
+
+    def budget(self, *, with_tensors: bool = True, with_allocator: bool = True) -> MemoryBudget:
+        """The whole budget; without the allocator's replay, reserved is what is allocated."""
+        found = tuple(self._phase(name, parts) for name, parts in self.phase_parts().items())
+        # loading is exempt: how much of it coincides is chance, and it is over before the rest begins
+        peak = max((phase for phase in found if phase.name != "load"), key=lambda phase: phase.allocated_bytes)
         dynamic_gap = sum(line.high_bytes - line.estimate_bytes for line in peak.lines)
-        reserved = max(peak.allocated_bytes, self._reserved(peak.allocated_bytes))
+        reserved = peak.allocated_bytes
+        if with_allocator:
+            reserved = max(reserved, self._reserved(reserved))
         high_reserved = reserved + dynamic_gap
         process_lines = self._process_lines(reserved - peak.allocated_bytes)
         held = self._between_steps(gradients=loop.keeps_gradients(self.question.setup))
         return MemoryBudget(
-            phases=phases,
+            phases=found,
             peak_phase=peak.name,
             peak_allocated_bytes=peak.allocated_bytes,
             peak_reserved_bytes=reserved,
@@ -154,12 +166,12 @@ class Pricing:
         )
 
     def _phase(self, name: PhaseName, parts: dict[Component, int]) -> PhaseBudget:
-        return PhaseBudget(name=name, allocated_bytes=sum(parts.values()), lines=tuple(self._lines(parts)))
+        return PhaseBudget(name=name, allocated_bytes=sum(parts.values()), lines=tuple(self._lines(parts, name)))
 
-    def _lines(self, parts: dict[Component, int]) -> list[BudgetLine]:
-        return [self._line(name, parts[name]) for name in ORDER if parts.get(name)]
+    def _lines(self, parts: dict[Component, int], phase: PhaseName | None = None) -> list[BudgetLine]:
+        return [self._line(name, parts[name], phase) for name in ORDER if parts.get(name)]
 
-    def _line(self, name: Component, size: int) -> BudgetLine:
+    def _line(self, name: Component, size: int, phase: PhaseName | None) -> BudgetLine:
         exact = name in (*STATIC_COMPONENTS, "batch", "workspace") or self.question.route == "cpu"
         gap = 0 if exact else int(size * outside.UNMEASURED_DYNAMIC_FRACTION)
         return BudgetLine(
@@ -167,7 +179,7 @@ class Pricing:
             estimate_bytes=size,
             high_bytes=size + gap,
             bytes_per_param=size / max(1, self.question.model.total_params),
-            because=self.because[name],
+            because=phases.BECAUSE.get((phase, name), self.because[name]) if phase else self.because[name],
             source=outside.WORKSPACE_SOURCE if name == "workspace" else None if exact else outside.UNMEASURED_SOURCE,
         )
 
@@ -177,6 +189,8 @@ class Pricing:
         before = [*self.static.weights, *self.static.quantization_state, *self.static.adapter]
         return reserved_bytes(
             self.replay,
+            warmed_up_bytes=phases.warmed_up_bytes(self.static.weights, self.question.setup),
+            loading_bytes=phases.quantizing_bytes(self.question.model, self.question.setup),
             before=[*before, *self.buffers, *self.batch],
             optimizer=self.states,
             gradients=self.static.trainable if self.question.accumulating else [],

@@ -146,6 +146,23 @@ class Replay:
         }
         return Replayed(peaks, level, {c: n for c, n in parts.items() if n})
 
+    def forward_alone(self) -> Peak:
+        """The highest point of a forward that keeps nothing for a backward: each layer begins with what the embedding
+        left, one hidden state among it."""
+        level = 0
+        parts: dict[Component, int] = {}
+        highest = Peak()
+        for block, layer, template in self.blocks():
+            if not block.segment.startswith("forward"):
+                continue
+            effect = self._effect(template, layer)
+            if level + effect.high > highest.total_bytes:
+                highest = Peak(level + effect.high, _add(parts, effect.high_parts))
+            if block.segment == "forward.embed":
+                level += effect.net
+                parts = _add(parts, effect.net_parts)
+        return highest
+
     def _effect(self, template: int, layer: int | None) -> _Effect:
         key = (template, "" if layer is None else self.around[layer])
         known = self._effects.get(key)

@@ -17,6 +17,8 @@ STEPS = 2
 def reserved_bytes(
     replay: Replay,
     *,
+    warmed_up_bytes: int,
+    loading_bytes: list[int],
     before: list[Group],
     optimizer: list[Group],
     gradients: list[Group],
@@ -27,6 +29,8 @@ def reserved_bytes(
     """The most the allocator reserves over the first steps.
 
     Args:
+        warmed_up_bytes: a block allocated and freed before anything is loaded.
+        loading_bytes: tensors that pass while the last weights are loaded.
         before: tensors that exist before the first step (weights, adapter, batch ...).
         optimizer: states, born at the end of the first step.
         gradients: gradients kept over micro batches; empty when each step has one.

@@ -26,7 +26,7 @@ ROWS, COLUMNS, WIDE_COLUMNS = 128, 32, 64
 ALIGNMENT = 8
 
 
-class _Attention(torch.autograd.Function):
+class _Attention(torch.autograd.Function):  # type: ignore[misc]
     """Rows of one length (B, S, heads, head_dim), or all tokens in a row (T, heads, head_dim) with their ends."""
 
     @staticmethod
@@ -60,11 +60,8 @@ def _kernel_buffers(q: torch.Tensor, k: torch.Tensor, *, rows: int | None) -> li
     """What the backward allocates inside; with ``rows``, of that many rows taken together."""
     *tokens, heads, head_dim = q.shape
     columns = _up(head_dim, COLUMNS) if head_dim <= 128 else _up(head_dim, WIDE_COLUMNS)
-    if rows is None:
-        padded = [[*tokens[:-1], _up(tokens[-1], ROWS)]]
-    else:
-        # (T + 128 rows, ...) in two parts, so that each is a product of sizes; 128 of anything is a whole block
-        padded = [tokens, [rows, ROWS]]
+    # (T + 128 rows, ...) in two parts, so that each is a product of sizes; 128 of anything is a whole block
+    padded = [[*tokens[:-1], _up(tokens[-1], ROWS)]] if rows is None else [tokens, [rows, ROWS]]
     buffers = [torch.empty(*shape, heads, dtype=torch.float32) for shape in padded]
     buffers += [torch.empty(*shape, heads, columns, dtype=torch.float32) for shape in padded]
     if k.shape[-2] != heads:
@@ -108,7 +105,7 @@ def _attention_of_varying_lengths(
     return _Attention.apply(q, k, v, cu_seqlens_q)
 
 
-class _PutBack(torch.autograd.Function):
+class _PutBack(torch.autograd.Function):  # type: ignore[misc]
     """Tokens to their places in a padded tensor of zeros."""
 
     @staticmethod
