@@ -10,6 +10,7 @@ from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.memory.price import Pricing, Question
+from vramplan.planner.memory.recurrence import is_recurrent
 from vramplan.planner.memory.static import base_dtype
 from vramplan.planner.memory.structure import program_key
 from vramplan.planner.methods import quant_of
@@ -132,6 +133,11 @@ def warnings_of(model: ModelSpec, setup: TrainingSetup, device: Device | None) -
     if experts and quant_of(setup.method) is not None:
         size = format_bytes(experts * BYTES[base_dtype(setup)])
         out.append(f"bitsandbytes does not quantise fused experts: {size} of them stay in {base_dtype(setup)}")
+    if is_recurrent(model):
+        out.append(
+            "priced without the mamba-ssm, causal-conv1d and flash-linear-attention kernels: plain torch, as "
+            "transformers runs it where they are not installed; with them it takes less"
+        )
     if device is not None and device.route == "cuda":
         out.append("unmeasured on this GPU: the upper figure rests on published runs, not on our own measurement")
     if model.revision is None and model.provenance.source == "catalogue":

@@ -15,12 +15,16 @@ from vramplan.planner.cli.ledger import (
     verdict_text,
 )
 from vramplan.planner.cli.options import add_options, given_options
+from vramplan.planner.cli.parsing import one_of
 from vramplan.planner.cli.render import paragraph, show, show_json, table, terminal_width
 from vramplan.planner.cli.subject import Subject
 from vramplan.planner.errors import ExitCode, NoProgramError, UnsupportedError, VramplanError
 from vramplan.planner.methods import METHOD_NAMES
 from vramplan.planner.resolve import Resolved, given_for_method
 from vramplan.planner.units import format_bytes
+
+SOLVABLE = ("sequence-length", "micro-batch", "rank")
+"""What ``--solve`` can look for."""
 
 
 class Unpriced(NamedTuple):
@@ -35,6 +39,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("estimate", description="Price one setup, or each method when --method is left out.")
     add_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--solve", type=one_of(*SOLVABLE), metavar="OPTION", help=f"the largest that fits: {', '.join(SOLVABLE)}"
+    )
     parser.set_defaults(run=run)
 
 
@@ -42,6 +49,10 @@ def run(args: Any) -> ExitCode:
     """Print the estimate; the exit code is the verdict."""
     given = given_options(args)
     subject = subjects.look_up(args)
+    if args.solve is not None:
+        from vramplan.planner.cli.solve import run_solve
+
+        return run_solve(args.solve, given, subject, as_json=args.json)
     if "method" in given or "quant" in given:
         return _one(given, subject, as_json=args.json)
     return _each(given, subject, as_json=args.json)

@@ -29,6 +29,6 @@ def largest_on(device: Device, given: Mapping[str, Any]) -> Iterator[Largest]:
 
     def priced(model: str, method: str) -> Candidate:
         resolved = complete(subject(model), given_for_method(given, method))
-        return price(subject(model), resolved, with_tensors=False, may_trace=False)
+        return price(subject(model), resolved, with_tensors=False, may_trace=False, searching=True)
 
     return largest(search_models("", WHOLE_CATALOGUE), METHOD_NAMES, priced, device.available_bytes)

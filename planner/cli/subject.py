@@ -85,7 +85,14 @@ def complete(subject: Subject, given: Mapping[str, Any]) -> Resolved:
     return resolve(given, subject.model, subject.device, num_examples=subject.num_examples, rows=subject.rows)
 
 
-def price(subject: Subject, resolved: Resolved, *, with_tensors: bool = True, may_trace: bool = True) -> Candidate:
+def price(
+    subject: Subject,
+    resolved: Resolved,
+    *,
+    with_tensors: bool = True,
+    may_trace: bool = True,
+    searching: bool = False,
+) -> Candidate:
     """The price of a resolved setup.
 
     On a device whose kernels are not known (MPS, XPU, TPU) the figures are those of CUDA's kernels, said so, and there
@@ -94,6 +101,7 @@ def price(subject: Subject, resolved: Resolved, *, with_tensors: bool = True, ma
     Args:
         with_tensors: also name the tensors alive at the peak; a table of many setups does without.
         may_trace: trace a memory program that is not here yet, some seconds each; many models are gone through without.
+        searching: only whether it fits matters: what cannot fit has figures without the allocator's share.
 
     Raises:
         NoProgramError: nobody can count this model with this setup here.
@@ -105,7 +113,15 @@ def price(subject: Subject, resolved: Resolved, *, with_tensors: bool = True, ma
     programs = find_program if may_trace else known_program
     model, device = subject.model, subject.device
     if device is None or device.route is not None:
-        return estimate(model, resolved.workload, resolved.setup, device, programs=programs, with_tensors=with_tensors)
+        return estimate(
+            model,
+            resolved.workload,
+            resolved.setup,
+            device,
+            programs=programs,
+            with_tensors=with_tensors,
+            searching=searching,
+        )
     candidate = estimate(model, resolved.workload, resolved.setup, None, programs=programs, with_tensors=with_tensors)
     reason = f"which kernels {device.kind} runs on {device.name} is not known; the figures are CUDA's"
     return candidate.model_copy(
