@@ -190,6 +190,11 @@ def _remarks(plan: Plan, report: RunReport) -> Iterable[str]:
         yield f"the run {'failed' if report.status == 'failed' else 'was interrupted'} after {report.steps} steps" + (
             f": {report.failure}" if report.failure else ""
         )
+    for rung in report.ladder:
+        where = "" if rung.phase is None else f" in {rung.phase.replace('_', ' ')} of step {rung.step + 1}"
+        yield f"out of memory{where}, so it went on with {rung.change}"
+    if report.resumed_from_step is not None:
+        yield f"went on from the checkpoint of step {report.resumed_from_step}"
     for name, planned in sorted(plan.packages.items()):
         found = report.packages.get(name)
         if found is not None and found != planned:

@@ -35,10 +35,9 @@ def prepare(model: Any, setup: TrainingSetup) -> Any:
     planned."""
     keep_trainable_on_cpu(model)
     if setup.kbit_preparation:
-        from peft import prepare_model_for_kbit_training
+        from vramplan.planner.trace.quantize import prepare_kbit  # imports torch
 
-        # The trainer turns checkpointing on later, with the same arguments for every method.
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        model = prepare_kbit(model)
     return model
 
 

@@ -30,10 +30,12 @@ COMMANDS: tuple[Command, ...] = (
     Command("devices", "vramplan.planner.cli.devices", "what is here, and the cards known by name"),
     Command("estimate", "vramplan.planner.cli.estimate", "price one setup, or each method"),
     Command("recommend", "vramplan.planner.cli.recommend", "ranked setups, with reasons"),
+    Command("trace", "vramplan.planner.cli.trace", "make a memory program, or trace what ships again"),
     Command("plan", "vramplan.planner.cli.plan", "freeze one setup into a plan file"),
     Command("explain", "vramplan.planner.cli.explain", "a plan's budget, beside what really happened"),
     Command("verify", "vramplan.executor.verify_cli", "a few real steps of a plan, the longest rows first"),
     Command("run", "vramplan.executor.cli", "run a plan, supervised"),
+    Command("runs", "vramplan.executor.runs_cli", "what was run here, planned beside used"),
     Command("demo", "vramplan.executor.demo_cli", "all of it on a small real model, on the hardware here"),
 )
 

@@ -84,7 +84,7 @@ def make_device(**changes: Any) -> Device:
     return cpu.model_copy(update=changes)
 
 
-def make_budget(process_bytes: int = GIB // 2, static: dict[str, int] | None = None) -> MemoryBudget:
+def make_budget(process_bytes: int = 2 * GIB, static: dict[str, int] | None = None) -> MemoryBudget:
     """A made-up budget: the executor reads totals and static lines, it never makes them."""
     lines = tuple(
         BudgetLine(

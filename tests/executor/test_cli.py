@@ -76,7 +76,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.train
-def test_a_run_leaves_its_events_its_report_and_its_weights(world: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_leaves_its_events_its_report_and_its_weights(
+    world: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = make_plan(tmp_path, setup=make_setup(Qlora(r=8)), eval_data=world["data"].path, save_steps=4, **world)
     plan_path = write_run(plan, tmp_path / "run")
     process = run_cli(str(plan_path), "--json")
@@ -90,16 +92,25 @@ def test_a_run_leaves_its_events_its_report_and_its_weights(world: dict[str, Any
     assert "step 10/10" in err
     kinds = [json.loads(line)["event"] for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert (kinds[0], kinds[-1]) == ("started", "finished")
-    assert kinds.count("step") == 10
-    assert kinds.count("saved") == 4  # steps 4, 8 and 10, and the adapter
+    run_began = kinds.index("verified") + 1
+    assert (kinds[:run_began].count("step"), kinds[run_began:].count("step")) == (3, 10)
+    assert kinds.count("saved") == 5  # steps 1, 4, 8 and 10, and the adapter
+    verification = json.loads((tmp_path / "run" / "verify.json").read_text())
+    assert (verification["status"], verification["plan_fingerprint"]) == ("done", plan.fingerprint)
+    assert {"forward", "backward", "optimizer_step", "evaluation", "save"} <= {
+        phase["name"] for phase in verification["phases"] if phase["allocated_bytes"]
+    }
+    assert not (tmp_path / "run" / "verify").exists()
     assert (tmp_path / "output" / "adapter_model.safetensors").exists()
     assert sorted(path.name for path in (tmp_path / "output").glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-8"]
+    assert run_command(["run", str(plan_path), "--yes"]) == ExitCode.REFUSED
+    assert "--start-over" in capsys.readouterr().err
 
 
 @pytest.mark.train
 def test_ctrl_c_ends_a_run_after_its_step_with_a_checkpoint(world: dict[str, Any], tmp_path: Path) -> None:
     plan_path = write_run(make_plan(tmp_path, max_steps=100_000, **world), tmp_path / "run")
-    process = run_cli(str(plan_path))
+    process = run_cli(str(plan_path), "--no-verify")
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("step 5/"):
@@ -118,7 +129,7 @@ def test_ctrl_c_ends_a_run_after_its_step_with_a_checkpoint(world: dict[str, Any
 @pytest.mark.train
 def test_a_killed_worker_is_a_failed_run(world: dict[str, Any], tmp_path: Path) -> None:
     plan_path = write_run(make_plan(tmp_path, max_steps=100_000, **world), tmp_path / "run")
-    process = run_cli(str(plan_path))
+    process = run_cli(str(plan_path), "--no-verify")
     events = tmp_path / "run" / "events.jsonl"
     while not events.exists() or '"pid"' not in events.read_text():
         time.sleep(0.05)
@@ -132,7 +143,7 @@ def test_a_killed_worker_is_a_failed_run(world: dict[str, Any], tmp_path: Path) 
 @pytest.mark.train
 def test_a_worker_nobody_watches_ends_itself(world: dict[str, Any], tmp_path: Path) -> None:
     plan_path = write_run(make_plan(tmp_path, max_steps=100_000, **world), tmp_path / "run")
-    process = run_cli(str(plan_path))
+    process = run_cli(str(plan_path), "--no-verify")
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("step 3/"):
