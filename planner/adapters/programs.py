@@ -25,6 +25,8 @@ from vramplan.planner.programs.program import Program
 
 TRACE_SECONDS = 600
 """A trace takes seconds; one that takes this long hangs."""
+CHILD = (sys.executable, "-P", "-m")
+CHILD_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 class Found(NamedTuple):
@@ -43,14 +45,19 @@ def find_program(key: ProgramKey) -> Found:
     known = _known(key)
     if known is not None:
         return known
-    path = _cache_path(key.digest())
     text = _trace(key)
+    keep_program(key, text)
+    return Found(load_program(text), "traced")
+
+
+def keep_program(key: ProgramKey, text: str) -> None:
+    """Put a traced program into the cache."""
+    path = _cache_path(key.digest())
     with contextlib.suppress(OSError):  # a cache that cannot be written costs the next trace, not this answer
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
         temporary.write_text(text)
         temporary.replace(path)
-    return Found(load_program(text), "traced")
 
 
 def known_program(key: ProgramKey) -> Found:
@@ -118,23 +125,35 @@ def _cache_path(digest: str) -> Path:
 
 def _trace(key: ProgramKey) -> str:
     """Trace in a child process; its stdout is the program."""
-    structure = key.structure
-    name = f"{structure.model_type} with {key.mode.method}"
-    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
-        raise NoProgramError(
-            f"no memory program ships for {name} in this mode, and tracing one needs torch",
-            remedy="pip install 'vramplan[train]'",
-        )
+    name = f"{key.structure.model_type} with {key.mode.method}"
+    need_torch(f"no memory program ships for {name} in this mode, and tracing one needs torch")
     print(f"tracing {name} once (a few seconds, then cached) ...", file=sys.stderr)  # noqa: T201 - narration
-    request = json.dumps(key.model_dump(mode="json"))
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    return trace_child(name, [], json.dumps(key.model_dump(mode="json")))
+
+
+def need_torch(why: str) -> None:
+    """Refuse where tracing cannot work.
+
+    Raises:
+        NoProgramError: torch or transformers is not installed.
+    """
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
+        raise NoProgramError(why, remedy="pip install 'vramplan[train]'")
+
+
+def trace_child(name: str, arguments: list[str], request: str) -> str:
+    """What ``python -m vramplan.planner.trace`` prints.
+
+    Raises:
+        NoProgramError: it failed, or took too long; the last line it wrote says why.
+    """
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "vramplan.planner.trace"],
+            [*CHILD, "vramplan.planner.trace", *arguments],
             input=request,
             capture_output=True,
             text=True,
-            env=environment,
+            env=os.environ | CHILD_ENVIRONMENT,
             timeout=TRACE_SECONDS,
             check=False,
         )

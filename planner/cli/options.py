@@ -144,9 +144,12 @@ RECIPE: tuple[Option, ...] = (
 """What decides the result besides memory; only ``plan`` takes these."""
 
 
-def add_options(parser: Parser, *, recipe: bool = False) -> None:
+def add_options(parser: Parser, *, recipe: bool = False, model_required: bool = True) -> None:
     """Add MODEL and the shared options; the rare ones are shown by ``--help-all`` only."""
-    parser.add_argument("model", metavar="MODEL", help="a catalogue id, a Hub id, or a folder holding config.json")
+    named: dict[str, Any] = {} if model_required else {"nargs": "?"}
+    parser.add_argument(
+        "model", metavar="MODEL", help="a catalogue id, a Hub id, or a folder holding config.json", **named
+    )
     for option in (*PLACE, *SETUP, *(RECIPE if recipe else ())):
         arguments: dict[str, Any] = {"dest": option.name, "default": None, "help": option.help.replace("%", "%%")}
         if option.read is None:

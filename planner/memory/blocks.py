@@ -26,6 +26,8 @@ class Block:
         "requested_bytes",
         "size_bytes",
     )
+    inserted_at: int
+    requested_bytes: int
 
     def __init__(
         self,

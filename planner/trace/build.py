@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 from vramplan.planner.dims import BASE, OF_METHOD, OF_TASK, window_of, with_derived
+from vramplan.planner.memory.recurrence import num_chunks, own_lengths
 from vramplan.planner.memory.replay import PHASES, At, Replay
 from vramplan.planner.memory.stack import MINIMUM_FOLDED_DEPTH
 from vramplan.planner.memory.static_methods import prefix_width
@@ -35,6 +36,8 @@ HELD_OUT = {"B": 2, "S": 1100, "N": 1403, "h": 1024, "f": 4096, "H": 16, "K": 4,
     "C": 3,
     "D": 411,
 }
+CHUNKS = {201: 2, 327: 7, 1100: 3}
+"""Chunks of a recurrent model's trace, by the sequence length of other models' traces."""
 LONGEST_OWN = 500
 """Longest sequence of a trace at a model's own sizes: learned positions may end at 512."""
 WINDOW = 64
@@ -68,16 +71,26 @@ def build_program(key: ProgramKey) -> Program:
 
 
 def _build(key: ProgramKey, *, radius: int) -> Program:
-    stack = tuple(range(len(key.structure.kinds)))
-    for _ in range(radius - 1):
-        stack = _deeper(key, stack, 1)
+    stack = _shortest(key, radius)
     sizes = [_regime(key, each, len(stack)) for each in FIT_SIZES]
     traces = [record(_case(key, each, stack)) for each in sizes]
     kinds = _kinds(key, stack)
     program = fold(key, traces, [with_derived(each) for each in sizes], kinds, traced_versions(), radius=radius)
-    held_out = _deeper(key, stack, radius)
-    prove(program, _regime(key, HELD_OUT, len(held_out)), held_out)
+    prove(program, *held_out(key, radius))
     return program
+
+
+def held_out(key: ProgramKey, radius: int) -> tuple[dict[str, int], tuple[int, ...]]:
+    """What a program is proved at: sizes, and layers as positions in the key's short stack."""
+    stack = _deeper(key, _shortest(key, radius), radius)
+    return _regime(key, HELD_OUT, len(stack)), stack
+
+
+def _shortest(key: ProgramKey, radius: int) -> tuple[int, ...]:
+    stack = tuple(range(len(key.structure.kinds)))
+    for _ in range(radius - 1):
+        stack = _deeper(key, stack, 1)
+    return stack
 
 
 def _kinds(key: ProgramKey, stack: tuple[int, ...]) -> tuple[str, ...]:
@@ -168,6 +181,7 @@ def _regime(key: ProgramKey, sizes: dict[str, int], depth: int) -> dict[str, int
             out["S"] += window
         elif window is not None and window <= LONGEST_OWN:
             out["S"] = window * out["S"] // (LONGEST_OWN + 1)
+        _lengthen(key, sizes, out)
     if key.structure.single_row:
         out["B"] = 1
         out["N"] = max(1, min(out["N"], out["S"] - 27))
@@ -181,6 +195,19 @@ def _regime(key: ProgramKey, sizes: dict[str, int], depth: int) -> dict[str, int
         out["L"] = depth
         out["W"] = 2 * depth * out["K"] * out["d"] if config is None else prefix_width(config, depth)
     return out
+
+
+def _lengthen(key: ProgramKey, sizes: dict[str, int], out: dict[str, int]) -> None:
+    """The length of a recurrent model's trace: the key's own, or several whole chunks and a part of one."""
+    structure = key.structure
+    assert structure.config is not None
+    one = num_chunks(structure.model_type, structure.config, 1)
+    if structure.length is not None:
+        out["S"] = structure.length
+    elif one is not None:
+        chunk = int(structure.config.get("mamba_chunk_size") or structure.config["chunk_size"])
+        out["S"] = CHUNKS[sizes["S"]] * chunk - sizes["S"] % 64
+    out |= own_lengths(structure.model_type, structure.config, out["S"])
 
 
 def _case(key: ProgramKey, sizes: dict[str, int], stack: tuple[int, ...]) -> Case:

@@ -7,6 +7,7 @@ Resumable: a program already in the file for a key of the grid and the same libr
 """
 
 import argparse
+import contextlib
 import datetime
 import importlib.resources
 import json
@@ -14,15 +15,19 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from vramplan.planner.adapters.models import resolve_model
+from vramplan.planner.errors import NoProgramError
+from vramplan.planner.memory.replay import At, Replay
 from vramplan.planner.memory.structure import program_key
 from vramplan.planner.methods import Full, Lora, Method, Qlora
 from vramplan.planner.programs.codec import dump_program, load_program
 from vramplan.planner.programs.key import ProgramKey
+from vramplan.planner.programs.program import Program
 from vramplan.planner.training_setup import Precision, TrainingSetup
 from vramplan.planner.workload import Workload
 
@@ -101,21 +106,45 @@ def keep(output: Path, wanted: set[str], versions: dict[str, str]) -> set[str]:
 
 
 def check(output: Path, count: int) -> int:
-    """Re-trace ``count`` shipped programs, rotating daily; the number that differ."""
+    """Re-trace ``count`` shipped programs, rotating daily; the number that differ. A line of JSON for each."""
     from vramplan.planner.trace.build import build_program
 
-    keys = sorted({key.digest(): (words, key) for words, key in grid_keys()}.items())
-    start = datetime.date.today().toordinal() * count
     differ = 0
     with zipfile.ZipFile(output) as archive:
-        for offset in range(count):
-            digest, (words, key) = keys[(start + offset) % len(keys)]
-            name = f"{digest}.json"
+        for words, key in todays(count):
+            name = f"{key.digest()}.json"
             shipped = load_program(archive.read(name).decode()) if name in archive.namelist() else None
-            same = shipped == load_program(dump_program(build_program(key)))
+            with contextlib.redirect_stdout(sys.stderr):  # libraries print
+                traced = load_program(dump_program(build_program(key)))
+            same = shipped is not None and replace(shipped, versions=traced.versions) == traced
             differ += not same
-            print(f"{'same' if same else 'DIFFERENT'}  {words}", flush=True)  # noqa: T201
+            found = {"program": words, "same": same, "bytes": 0 if same else largest_difference(shipped, traced)}
+            print(json.dumps(found), flush=True)  # noqa: T201
     return differ
+
+
+def todays(count: int) -> list[tuple[str, ProgramKey]]:
+    """``count`` of the grid's programs, other ones each day."""
+    keys = [each for _, each in sorted({key.digest(): (words, key) for words, key in grid_keys()}.items())]
+    start = datetime.date.today().toordinal() * count
+    return [keys[(start + offset) % len(keys)] for offset in range(min(count, len(keys)))]
+
+
+def largest_difference(shipped: Program | None, traced: Program) -> int | None:
+    """Bytes between the two at the sizes a program is proved at, in the phase where they differ most; None: not
+    comparable."""
+    from vramplan.planner.trace.build import held_out
+
+    if shipped is None:
+        return None
+    sizes, stack = held_out(traced.key, traced.radius)
+    at = At(sizes, tuple(traced.key.structure.kinds[position] for position in stack), 512)
+    try:
+        one, other = (Replay(program, at).run() for program in (shipped, traced))
+    except (LookupError, NoProgramError):
+        return None
+    between = [one.peaks[phase].total_bytes - other.peaks[phase].total_bytes for phase in one.peaks]
+    return max([*between, one.end_bytes - other.end_bytes], key=abs)
 
 
 def main(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("command", ["estimate", "plan", "recommend"])
+@pytest.mark.parametrize("command", ["estimate", "plan", "recommend", "trace"])
 def test_a_command_that_prices_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
     arguments = [command, "HuggingFaceTB/SmolLM2-135M", "--method", "lora", "--device", "RTX 4090"]
     arguments += ["--gradient-checkpointing", "--json"]
