@@ -35,6 +35,7 @@ def build_skeleton(
 
     hf_config = build_config({name: value for name, value in config.items() if name != "architectures"})
     hf_config.use_cache = False
+    _pad_inside(hf_config.get_text_config())
     model_class = task_class(hf_config, task)
     if model_class is None:
         raise ValueError(f"transformers has no {task} class for {hf_config.model_type}")
@@ -47,6 +48,13 @@ def build_skeleton(
     if kept:
         _keep_layers(model, kept)
     return model
+
+
+def _pad_inside(text: Any) -> None:
+    """A pad token that the vocabulary has: a config may leave it to the library's default, meant for a larger one."""
+    pad = getattr(text, "pad_token_id", None)
+    if isinstance(pad, int) and pad >= text.vocab_size:
+        text.pad_token_id = 0
 
 
 def _label(config: Any, num_labels: int) -> None:
