@@ -145,6 +145,7 @@ def _resolve(
         valid_label_fraction=_valid_labels(pick, sequence_length, rows),
         num_examples=num_examples,
         num_train_epochs=epochs,
+        length_quantiles=_quantiles(pick, sequence_length, rows),
     )
     setup = TrainingSetup(
         method=method,
@@ -201,6 +202,14 @@ def _sequence_length(pick: Picker, model: ModelSpec, rows: RowLengths | None, nu
     if limit is not None and limit < wanted:
         return int(pick.take("sequence_length", limit, derived="the model's limit"))
     return int(pick.take("sequence_length", wanted))
+
+
+def _quantiles(pick: Picker, sequence_length: int, rows: RowLengths | None) -> tuple[int, ...]:
+    """The data's row lengths after truncation, where batches differ in length."""
+    if rows is None or pick.given("packing"):
+        return ()
+    cut = tuple(min(length, sequence_length) for length in rows.quantiles)
+    return cut if len(set(cut)) > 1 else ()
 
 
 def _valid_labels(pick: Picker, sequence_length: int, rows: RowLengths | None) -> float:

@@ -24,6 +24,8 @@ class Workload(Value):
     """Share of tokens that carry loss; 1.0 unless prompts are masked."""
     num_examples: int | None = Field(default=None, ge=1)
     num_train_epochs: float = Field(default=1.0, gt=0.0)
+    length_quantiles: tuple[int, ...] = ()
+    """Row lengths at even shares of the rows, shortest to longest, where the data was measured and rows vary."""
 
 
 class RowLengths(Value):
@@ -32,3 +34,5 @@ class RowLengths(Value):
     longest_row: int = Field(ge=1)
     longest_completion: int | None = None
     """Tokens of the longest completion; None where rows have none."""
+    quantiles: tuple[int, ...] = ()
+    """Row lengths at even shares of the rows, shortest to longest."""

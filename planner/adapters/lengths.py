@@ -14,17 +14,19 @@ from typing import Any
 from vramplan.planner.workload import RowLengths
 
 BATCH_ROWS = 1024
+QUANTILES = 10
 
 
 def measure_rows(data: Path, model_folder: Path) -> RowLengths | None:
-    """The longest row and the longest completion of a file; None where they cannot be measured here."""
+    """How long a file's rows and completions are; None where they cannot be measured here."""
     tokenizer_file = model_folder / "tokenizer.json"
     end = _end_token(model_folder / "tokenizer_config.json")
     if end is None or not tokenizer_file.is_file():
         return None
     from tokenizers import Tokenizer  # 20 ms, and only where there is something to measure
 
-    longest_row = longest_completion = 0
+    lengths: list[int] = []
+    longest_completion = 0
     try:
         tokenizer = Tokenizer.from_file(str(tokenizer_file))
         # A saved tokenizer may pad or cut to a fixed length; the rows are wanted as they are.
@@ -33,16 +35,28 @@ def measure_rows(data: Path, model_folder: Path) -> RowLengths | None:
         rows = _rows(data, end)
         while batch := list(islice(rows, BATCH_ROWS)):
             whole = [len(encoding.ids) for encoding in tokenizer.encode_batch([text for _, text in batch])]
-            longest_row = max(longest_row, *whole)
+            lengths += whole
             prompts = [prompt for prompt, _ in batch if prompt is not None]
             if len(prompts) == len(batch):
                 before = (len(encoding.ids) for encoding in tokenizer.encode_batch(prompts))
                 longest_completion = max(longest_completion, *(a - b for a, b in zip(whole, before, strict=True)))
     except Exception:  # tokenizers raises bare Exceptions; whatever a row or the file lacks, the run will say
         return None
-    if longest_row == 0:
+    if not lengths:
         return None
-    return RowLengths(longest_row=longest_row, longest_completion=longest_completion or None)
+    return RowLengths(
+        longest_row=max(lengths), longest_completion=longest_completion or None, quantiles=quantiles(lengths)
+    )
+
+
+def quantiles(lengths: list[int]) -> tuple[int, ...]:
+    """The lengths at every tenth of the rows, shortest and longest too.
+
+    >>> quantiles([*range(101)])
+    (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+    """
+    ordered = sorted(lengths)
+    return tuple(ordered[(len(ordered) - 1) * part // QUANTILES] for part in range(QUANTILES + 1))
 
 
 def _end_token(config_file: Path) -> str | None:

@@ -1,6 +1,6 @@
 """Assemble a MemoryBudget: static tensors counted, dynamic ones replayed, the allocator replayed, the rest bounded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vramplan.planner.device import Device, Route
 from vramplan.planner.memory import loop, optimizer, outside, phases
@@ -14,6 +14,7 @@ from vramplan.planner.memory.budget import (
     PhaseName,
 )
 from vramplan.planner.memory.expand import live_at_peak
+from vramplan.planner.memory.lengths import step_lengths
 from vramplan.planner.memory.replay import At, Replay, Replayed
 from vramplan.planner.memory.reserved import reserved_bytes
 from vramplan.planner.memory.static import Group, StaticMemory, count_static, total_bytes
@@ -122,7 +123,9 @@ class Pricing:
         step["temporaries"] = step.get("temporaries", 0) + self.step_peak
         found["optimizer_step"] = step
         between = self._between_steps(gradients=loop.keeps_gradients(setup))
-        found["evaluation"] = phases.evaluation(between, self.replay)
+        evaluated = phases.evaluation(between, self.replay)
+        if evaluated is not None:
+            found["evaluation"] = evaluated
         found["save"] = phases.saving(between, model, setup)
         found["resume"] = phases.resuming(loaded, loaded["adapter"])
         merged = phases.merging(loaded, model, setup, quantum)
@@ -199,7 +202,19 @@ class Pricing:
             ),
             workspace_bytes=self.workspaces_bytes,
             alloc_conf=self.question.setup.alloc_conf,
+            later=self._later_steps(),
         )
+
+    def _later_steps(self) -> list[Replay]:
+        """Steps of the lengths the data has, by the same program: beside the longest, others hardly decide."""
+        question, at = self.question, self.replay.at
+        lengths = step_lengths(question.workload.length_quantiles, question.setup.micro_batch_size)
+        steps = []
+        for length in lengths:
+            workload = question.workload.model_copy(update={"sequence_length": max(2, length)})
+            values = replay_values(question.model, workload, question.setup)
+            steps.append(Replay(self.replay.program, replace(at, values=values)))
+        return steps
 
     def _process_lines(self, over_allocated: int) -> tuple[BudgetLine, ...]:
         """What the process holds beside what is allocated."""

@@ -1,5 +1,7 @@
 """From tensors to segments: the static tensors and a few steps replayed through PyTorch's caching allocator."""
 
+from collections.abc import Sequence
+
 from vramplan.planner.memory.allocator import CachingAllocator, parse_alloc_conf
 from vramplan.planner.memory.blocks import Block
 from vramplan.planner.memory.expand import Expanded, expand
@@ -25,6 +27,7 @@ def reserved_bytes(
     step_temporaries: list[Group],
     workspace_bytes: int,
     alloc_conf: str,
+    later: Sequence[Replay] = (),
 ) -> int:
     """The most the allocator reserves over the first steps.
 
@@ -36,13 +39,16 @@ def reserved_bytes(
         gradients: gradients kept over micro batches; empty when each step has one.
         step_temporaries: what the optimizer step holds beyond those.
         workspace_bytes: cuBLAS's workspace.
+        later: steps of other lengths, which find the segments of those before cut to other sizes.
     """
     allocator = CachingAllocator(parse_alloc_conf(alloc_conf))
+    allocator.give(allocator.take(warmed_up_bytes))
     _hold(allocator, before)
+    _release(allocator, [allocator.take(size_bytes) for size_bytes in loading_bytes])
     allocator.take(workspace_bytes)
-    step = expand(replay)
+    steps = [replay] * STEPS + list(later)
     carried: list[tuple[int, Held]] = []
-    for number in range(STEPS):
+    for number, step in enumerate(map(expand, steps)):
         kept = _hold(allocator, gradients)
         alive = _micro_step(allocator, step, carried)
         if number == 0:
@@ -69,7 +75,8 @@ def _micro_step(allocator: CachingAllocator, step: Expanded, carried: list[tuple
             if ~change in alive:  # the first step had nothing carried to it
                 give(alive.pop(~change))
         elif change in adopted:
-            left = next((each for each in carried if each[0] == sizes[change]), None)
+            # after a step of another length nothing has this size, and what is left is taken in its order
+            left = next((each for each in carried if each[0] == sizes[change]), carried[0] if carried else None)
             if left is not None:
                 carried.remove(left)
                 alive[change] = left[1]

@@ -74,8 +74,8 @@ def test_the_longest_completion_is_what_follows_the_prompt(folder: Path) -> None
     rows = [{"prompt": "one two three ", "completion": "four"}, {"prompt": "one ", "completion": "two three"}]
     lengths = measure_rows(write(folder, *rows), folder)
     # <start> one two three four </s>; two three </s>
-    assert lengths == RowLengths(longest_row=6, longest_completion=3)
-    assert measure_rows(write(folder, {"text": "one"}), folder) == RowLengths(longest_row=3)
+    assert lengths == RowLengths(longest_row=6, longest_completion=3, quantiles=(5,) * 10 + (6,))
+    assert measure_rows(write(folder, {"text": "one"}), folder) == RowLengths(longest_row=3, quantiles=(3,) * 11)
 
 
 def option(name: str, rows: RowLengths, **given: object) -> tuple[object, str]:

@@ -1,0 +1,108 @@
+"""Reserved memory over several steps: what holds whatever the program, the lengths and the allocator's settings."""
+
+import functools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.programs import KIND, hand_written
+from vramplan.planner.adapters import programs
+from vramplan.planner.adapters.models import resolve_model
+from vramplan.planner.candidate import Candidate
+from vramplan.planner.estimate import estimate
+from vramplan.planner.memory.lengths import step_lengths
+from vramplan.planner.memory.replay import At, Replay
+from vramplan.planner.memory.reserved import reserved_bytes
+from vramplan.planner.memory.static import Group
+from vramplan.planner.methods import Lora
+from vramplan.planner.programs.program import Program
+from vramplan.planner.training_setup import Precision, TrainingSetup
+from vramplan.planner.workload import Workload
+
+MIB = 2**20
+CONFS = ("", "expandable_segments:True")
+DIMS = {"h": 256, "f": 512, "H": 4, "K": 2, "d": 64, "V": 9000, "r": 8}
+
+
+def at_length(program: Program, length: int) -> Replay:
+    sizes = DIMS | {"B": 2, "S": length, "N": 2 * (length - 1)}
+    return Replay(program, At(sizes, program.key.structure.kinds, 512))
+
+
+def reserved(steps: list[Replay], conf: str, *, static: int = 0, warmed_up: int = 0) -> int:
+    return reserved_bytes(
+        steps[0],
+        later=steps[1:],
+        warmed_up_bytes=warmed_up,
+        loading_bytes=[],
+        before=[Group(static, 1, 1)] if static else [],
+        optimizer=[],
+        gradients=[],
+        step_temporaries=[],
+        workspace_bytes=0,
+        alloc_conf=conf,
+    )
+
+
+@functools.cache
+def a_shipped_program() -> Program:
+    found = (programs._shipped(digest) for digest in sorted(programs.shipped_digests()))
+    return next(
+        program
+        for program in found
+        if program is not None and program.key.structure.config is None and program.key.structure.heads == "gqa"
+    )
+
+
+def test_a_tiny_step_takes_one_small_segment() -> None:
+    # every tensor of the step by hand is under a MiB: they share one 2 MiB segment
+    sizes = {"B": 2, "S": 3, "N": 4, "h": 4, "f": 8, "H": 2, "K": 2, "d": 2, "V": 10, "r": 1}
+    step = Replay(hand_written(), At(sizes, (KIND,) * 4, 512))
+    assert reserved([step], "") == 2 * MIB
+    # 30 MiB of weights have a segment of their own beside it
+    assert reserved([step], "", static=30 * MIB) == 32 * MIB
+
+
+def test_what_was_warmed_up_stays_reserved() -> None:
+    sizes = {"B": 2, "S": 3, "N": 4, "h": 4, "f": 8, "H": 2, "K": 2, "d": 2, "V": 10, "r": 1}
+    step = Replay(hand_written(), At(sizes, (KIND,) * 4, 512))
+    assert reserved([step], "", static=30 * MIB, warmed_up=40 * MIB) == 42 * MIB
+
+
+@pytest.mark.parametrize("conf", CONFS)
+@settings(deadline=None, max_examples=20)
+@given(lengths=st.lists(st.integers(2, 1500), min_size=1, max_size=4))
+def test_reserved_covers_every_step_and_never_falls(conf: str, lengths: list[int]) -> None:
+    steps = [at_length(a_shipped_program(), length) for length in (max(lengths), *lengths)]
+    allocated = max(peak.total_bytes for peak in steps[0].run().peaks.values())
+    alone, varied = reserved(steps[:1], conf), reserved(steps, conf)
+    assert allocated <= alone <= varied
+
+
+def test_lengths_are_those_of_padded_batches() -> None:
+    assert step_lengths((), 4) == ()
+    one, many = step_lengths(range(0, 101, 10), 1), step_lengths(range(0, 101, 10), 16)
+    assert max(one) == max(many) == 100
+    assert all(longer >= shorter for shorter, longer in zip(one, many, strict=True))
+
+
+def priced(conf: str, quantiles: tuple[int, ...]) -> Candidate:
+    setup = TrainingSetup(
+        method=Lora(),
+        precision=Precision(dtype="bf16", mixed_precision="bf16", adapter_dtype="fp32"),
+        micro_batch_size=2,
+        alloc_conf=conf,
+    )
+    workload = Workload(sequence_length=1024, length_quantiles=quantiles)
+    return estimate(resolve_model("Qwen/Qwen2.5-0.5B", online=False), workload, setup, None, with_tensors=False)
+
+
+def test_rows_of_many_lengths_fragment_the_default_allocator_more_than_expandable_segments() -> None:
+    quantiles = (20, 90, 170, 260, 350, 450, 560, 680, 800, 900, 1024)
+    more = {}
+    for conf in CONFS:
+        alike, varied = priced(conf, ()).budget, priced(conf, quantiles).budget
+        assert alike.peak_allocated_bytes == varied.peak_allocated_bytes
+        more[conf] = varied.peak_reserved_bytes - alike.peak_reserved_bytes
+    assert more[""] >= more["expandable_segments:True"] >= 0
