@@ -9,8 +9,10 @@ from trl import SFTTrainer
 from vramplan.executor.data import LongestFirst
 from vramplan.executor.marks import Marks
 from vramplan.executor.methods.attach import set_adapter_dtype
+from vramplan.executor.methods.layerwise import part_groups
 from vramplan.executor.phases import PhaseMeter
 from vramplan.executor.saving import Saver
+from vramplan.planner.methods import Layerwise
 from vramplan.planner.training_setup import TrainingSetup
 
 
@@ -43,6 +45,13 @@ class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
     def plan_dtypes(self) -> None:
         """Adapters in the planned dtype, whatever PEFT and trl have made of them."""
         set_adapter_dtype(self.model, self.setup)
+
+    def create_optimizer(self, *args: Any, **options: Any) -> Any:
+        first = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **options)
+        if first and isinstance(self.setup.method, Layerwise):
+            part_groups(optimizer, self.model, self.setup.method)
+        return optimizer
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         self.last_batch = batch_shape(inputs)

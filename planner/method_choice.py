@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vramplan.planner.errors import UnsupportedError, UsageError
-from vramplan.planner.memory.static_methods import check_biases, check_norms, hidden_size
+from vramplan.planner.memory.recurrence import NO_LORA, NO_LORA_TYPES
+from vramplan.planner.memory.static_methods import check_biases, check_norms, hidden_size, linear_names
 from vramplan.planner.method_targets import ia3_targets, norm_targets, output_projections
 from vramplan.planner.methods import (
     Bitfit,
@@ -19,10 +20,11 @@ from vramplan.planner.methods import (
     Prompt,
     Ptuning,
     Qlora,
+    Targets,
 )
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.picker import Picker
-from vramplan.planner.targets import check_targets
+from vramplan.planner.targets import HEAD, check_targets
 
 _LOW_RANK = ("lora", "qlora")
 _PROMPTS = ("prefix", "prompt", "ptuning")
@@ -70,7 +72,7 @@ def choose_method(pick: Picker, model: ModelSpec) -> Method:
 
 
 def _low_rank(pick: Picker, model: ModelSpec) -> dict[str, Any]:
-    targets = _targets(pick, "all-linear")
+    targets = _low_rank_targets(pick, model)
     check_targets(targets, model)
     return {
         "r": pick.take("rank", 16),
@@ -80,6 +82,30 @@ def _low_rank(pick: Picker, model: ModelSpec) -> dict[str, Any]:
         "use_rslora": pick.take("use_rslora", False),
         "use_dora": pick.take("use_dora", False),
     }
+
+
+def _low_rank_targets(pick: Picker, model: ModelSpec) -> Targets:
+    """All linears; of a Mamba model the ones PEFT takes.
+
+    Raises:
+        UsageError: a module PEFT refuses for this model.
+    """
+    if model.model_type not in NO_LORA_TYPES:
+        return _targets(pick, "all-linear")
+    possible = sorted(linear_names(model) - {HEAD, *NO_LORA})
+    asked = pick.given("target")
+    named = [name.strip() for name in (asked or "").split(",")]
+    refused = next((name for name in named if name in ("all-linear", *NO_LORA)), None)
+    if refused is not None:
+        raise UsageError(
+            f"--target {refused}: PEFT puts no LoRA on {' or '.join(NO_LORA)} of a {model.model_type} model, whose "
+            "kernels read those weights themselves",
+            remedy=f"--target {','.join(possible)}",
+        )
+    if asked is None:
+        pick.take("target", ",".join(possible), derived=f"the linears PEFT takes of a {model.model_type} model")
+        return tuple(possible)
+    return _targets(pick, "all-linear")
 
 
 def _lora(pick: Picker, model: ModelSpec) -> Method:
@@ -188,10 +214,10 @@ def _named(pick: Picker) -> tuple[str, ...]:
     return tuple(targets)
 
 
-def _targets(pick: Picker, fallback: str) -> Any:
+def _targets(pick: Picker, fallback: str) -> Targets:
     targets = pick.given("target") if fallback == "" else pick.take("target", fallback)
     if targets == "all-linear":
-        return targets
+        return "all-linear"
     return tuple(name.strip() for name in targets.split(","))
 
 

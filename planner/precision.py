@@ -30,10 +30,22 @@ def resolve_precision(pick: Picker, method: Method, loop: str, device: Device | 
         adapter_dtype="fp32",
     )
     _check(precision, method, device)
+    _check_scaled_base(precision, method)
     if trains_base(method):
         return precision
     quantised = quant_of(method) is not None
     return precision.model_copy(update={"adapter_dtype": _adapter_dtype(pick, quantised, loop, precision)})
+
+
+def _check_scaled_base(precision: Precision, method: Method) -> None:
+    """PEFT's IA3 on a 4-bit linear hands fp32 on where no autocast takes it back (peft/tuners/ia3/bnb.py)."""
+    half = precision.dtype != "fp32" and precision.mixed_precision == "no"
+    if method.kind == "ia3" and quant_of(method) is not None and half:
+        raise UsageError(
+            f"--method ia3 on a quantised {precision.dtype} base without autocast: "
+            "its keys would be fp32, its queries not",
+            remedy=f"use --mixed-precision {precision.dtype}",
+        )
 
 
 def _defaults(base_trains: bool, device: Device | None) -> tuple[str, str, str | None]:

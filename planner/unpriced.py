@@ -15,14 +15,13 @@ class Unpriced(NamedTuple):
     except_for: Any = None
 
 
-_PRICED_METHODS = "priced: --method full, bitfit, ln-tuning, lora, qlora, adapter, ia3, prefix, prompt or ptuning"
+_PRICED_METHODS = "priced: --method full, layerwise, bitfit, ln-tuning, lora, qlora, adapter, ia3, prefix, prompt or ptuning"
 _ONE_DEVICE = "price one device: leave --gpus, --nodes, --sharding and --offload out"
 
 UNPRICED: tuple[Unpriced, ...] = (
-    *(Unpriced("method", name, _PRICED_METHODS) for name in ("layerwise", "two-stage")),
+    Unpriced("method", "two-stage", _PRICED_METHODS),
     Unpriced("encoder_type", "LSTM", "use --encoder-type MLP, which PEFT recommends"),
     Unpriced("quant", "int8", "use --quant nf4"),
-    Unpriced("loss", "liger", "use --loss auto"),
     Unpriced("gpus", None, _ONE_DEVICE, 1),
     Unpriced("nodes", None, _ONE_DEVICE, 1),
     Unpriced("sharding", None, _ONE_DEVICE, "none"),

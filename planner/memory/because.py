@@ -2,7 +2,7 @@
 
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.memory.budget import Component
-from vramplan.planner.memory.static import StaticMemory
+from vramplan.planner.memory.static import StaticMemory, base_dtype
 from vramplan.planner.methods import Bottleneck, Ia3, LnTuning, Method, Prefix, Prompt, Ptuning, quant_of, trains_base
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.training_setup import TrainingSetup
@@ -27,7 +27,7 @@ def reasons(model: ModelSpec, setup: TrainingSetup, static: StaticMemory, manage
 
 
 def _weights(model: ModelSpec, setup: TrainingSetup, static: StaticMemory) -> str:
-    dtype = setup.precision.dtype
+    dtype = base_dtype(setup)
     plain = model.total_params - static.quantized_params
     rest = f"{format_count(plain)} x {BYTES[dtype]} bytes: {dtype}"
     if not static.quantized_params:

@@ -16,6 +16,9 @@ class Group:
     shape: tuple[int, ...] | None = None
     """Its dimensions, for an optimizer that factors matrices; None: not said."""
 
+    slower: bool = False
+    """It learns at the lower layers' rate, in a parameter group of its own."""
+
     def rounded(self, quantum_bytes: int) -> int:
         """Bytes the allocator gives all of them."""
         return self.count * round_up(self.numel * self.element_bytes, quantum_bytes)

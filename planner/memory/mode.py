@@ -46,6 +46,7 @@ def mode_of(setup: TrainingSetup, workload: Workload, route: Route) -> Mode:
         common["adapter_dtype"] = precision.adapter_dtype
     if quant_of(method) is not None:
         common |= {"quant": quant_of(method), "double_quant": getattr(method, "double_quant", False)}
+        common["kbit_preparation"] = setup.kbit_preparation
     return Mode(method=method.kind, **_axes(method), **common)
 
 
@@ -76,12 +77,9 @@ def _refuse_unpriced(setup: TrainingSetup, workload: Workload) -> None:
     """Options that are understood but have no memory program yet, each by name."""
     method = setup.method
     refusals = {
-        f"--loss {setup.loss}": setup.loss == "liger",
         "--packing": setup.packing,
-        "--kbit-preparation": setup.kbit_preparation,
         f"--sharding {setup.sharding}": setup.sharding != "none",
         f"--offload {setup.offload}": setup.offload != "none",
-        "--use-dora with a quantised base": isinstance(method, Qlora) and method.use_dora,
         "--quant int8": getattr(method, "quant", None) == "int8",
     }
     for option, refused in refusals.items():

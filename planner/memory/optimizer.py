@@ -52,7 +52,8 @@ def parameter_groups(trainable: list[Group], loop: Loop) -> list[list[Group]]:
     """The optimizer's parameter groups: Trainer parts what decays from what does not, a plain loop has one group."""
     if loop == "plain":
         return [trainable]
-    return [[group for group in trainable if group.decays is decays] for decays in (True, False)]
+    kinds = [(decays, slower) for slower in (False, True) for decays in (True, False)]
+    return [[group for group in trainable if (group.decays, group.slower) == kind] for kind in kinds]
 
 
 def step_peak_bytes(

@@ -7,16 +7,16 @@ Counted tensor by tensor, each rounded up to the allocator's quantum (512 bytes 
              (Dettmers et al., 2023, section 3; bitsandbytes/functional.py, quantize_4bit)
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from vramplan.planner.dtypes import BYTES
-from vramplan.planner.errors import UsageError
+from vramplan.planner.dtypes import BYTES, FloatDtype
+from vramplan.planner.layerwise import learns_slower
 from vramplan.planner.memory.groups import Group as Group
 from vramplan.planner.memory.groups import round_up as round_up
 from vramplan.planner.memory.groups import total_bytes as total_bytes
 from vramplan.planner.memory.static_methods import adapter_groups, check_biases, is_bias, is_conv1d, is_head
 from vramplan.planner.memory.static_tasks import head_copies
-from vramplan.planner.methods import Bitfit, Method, quant_of, trains_base
+from vramplan.planner.methods import Bitfit, Layerwise, Method, quant_of, trains_base
 from vramplan.planner.model_spec import ModelSpec, Weight
 from vramplan.planner.tasks import in_tower, is_classification_head
 from vramplan.planner.training_setup import TrainingSetup
@@ -63,15 +63,25 @@ def count_static(model: ModelSpec, setup: TrainingSetup) -> StaticMemory:
         if quant_of(method) is not None and is_quantized(weight, model):
             _count_quantized(weight, method, out)
             continue
-        size = BYTES[setup.precision.dtype]
+        size = BYTES[base_dtype(setup)]
         group = Group(weight.numel, size, weight.count, _decays(weight), _embeds(weight), weight.shape)
         out.weights.append(group)
         if trains_base(method) and _trains(weight, method):
-            out.trainable.append(group)
+            out.trainable += _by_rate(group, weight, method)
     if not trains_base(method):
         out.adapter = adapter_groups(model, setup) + head_copies(model, setup)
         out.trainable = list(out.adapter)
     return out
+
+
+def _by_rate(group: Group, weight: Weight, method: Method) -> list[Group]:
+    """The group, in one part or by learning rate."""
+    if not isinstance(method, Layerwise):
+        return [group]
+    names = [weight.name.replace("{layer}", str(layer)) for layer in weight.layers] or [weight.name]
+    slower = sum(learns_slower(name, method.lower_layers) for name in names)
+    parts = [replace(group, count=slower, slower=True), replace(group, count=len(names) - slower)]
+    return [part for part in parts if part.count]
 
 
 def _trains(weight: Weight, method: Method) -> bool:
@@ -79,6 +89,12 @@ def _trains(weight: Weight, method: Method) -> bool:
     and a classifier's head."""
     bitfit = isinstance(method, Bitfit) and not is_bias(weight) and not is_classification_head(weight.name)
     return not in_tower(weight.name) and not bitfit
+
+
+def base_dtype(setup: TrainingSetup) -> FloatDtype:
+    """Of the base's weights that are not quantised: k-bit preparation leaves no half precision (peft/utils/other.py,
+    prepare_model_for_kbit_training)."""
+    return "fp32" if setup.kbit_preparation else setup.precision.dtype
 
 
 def is_quantized(weight: Weight, model: ModelSpec) -> bool:

@@ -70,7 +70,11 @@ def cuda_autocast() -> Iterator[None]:
         warnings.simplefilter("ignore")  # overriding the CPU's rule is the point
         for name in FP32_OPERATIONS:
             library.impl(name, _in_fp32(name), "AutocastCPU", allow_override=True)
+    enabled = torch.is_autocast_enabled
+    # without a device this asks about CUDA, and PEFT's quantised layers do (peft/tuners/lora/bnb.py)
+    torch.is_autocast_enabled = lambda device_type="cuda": enabled("cpu" if device_type == "cuda" else device_type)
     try:
         yield
     finally:
+        torch.is_autocast_enabled = enabled
         library._destroy()

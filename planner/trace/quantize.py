@@ -4,7 +4,10 @@ Packed weight: ceil(numel / 2) bytes. Absmax: one per block of 64, fp32, or with
 per 256 of them and one fp32 offset (Dettmers et al., 2023, section 3; bitsandbytes/functional.py, quantize_4bit).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -16,7 +19,7 @@ BLOCK_SIZE = 64
 NESTED_BLOCK_SIZE = 256
 
 
-def quantize_skeleton(model: nn.Module, *, quant: str, double_quant: bool, compute_dtype: str) -> nn.Module:
+def quantize_skeleton(model: nn.Module, *, quant: str, double_quant: bool, dtype: str, compute_dtype: str) -> nn.Module:
     """Replace every ``nn.Linear`` and ``Conv1D`` but the output head by a ``Linear4bit`` with meta storages.
 
     The output embeddings stay as they are, as transformers' quantizers/base.py has it.
@@ -24,7 +27,7 @@ def quantize_skeleton(model: nn.Module, *, quant: str, double_quant: bool, compu
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
-    dtype = TORCH_DTYPES[compute_dtype]
+    dtypes = TORCH_DTYPES[dtype], TORCH_DTYPES[compute_dtype]
     for path, module in list(model.named_modules()):
         for name, child in list(module.named_children()):
             if child is head or f"{path}.{name}".lstrip(".").partition(".")[0].endswith(HEAD_NAMES):
@@ -35,19 +38,24 @@ def quantize_skeleton(model: nn.Module, *, quant: str, double_quant: bool, compu
                 shape = (child.weight.shape[1], child.weight.shape[0])
             else:
                 continue
-            setattr(module, name, _linear_4bit(shape, child.bias, quant, double_quant, dtype))
+            setattr(module, name, _linear_4bit(shape, child.bias, quant, double_quant, *dtypes))
     model.is_loaded_in_4bit = True
     model.is_quantized = True
     return model
 
 
 def _linear_4bit(
-    shape: tuple[int, int], bias: nn.Parameter | None, quant: str, double_quant: bool, compute_dtype: torch.dtype
+    shape: tuple[int, int],
+    bias: nn.Parameter | None,
+    quant: str,
+    double_quant: bool,
+    dtype: torch.dtype,
+    compute_dtype: torch.dtype,
 ) -> nn.Module:
     import bitsandbytes as bnb
 
     rows, columns = shape
-    state = _quant_state((rows, columns), quant, double_quant, compute_dtype)
+    state = _quant_state((rows, columns), quant, double_quant, dtype)
     with torch.device("meta"):
         quantized: Any = bnb.nn.Linear4bit(
             columns,
@@ -95,6 +103,40 @@ def _quant_state(shape: tuple[int, int], quant: str, double_quant: bool, dtype: 
     return QuantState(
         absmax=meta((blocks,), torch.uint8), code=code, offset=meta((), torch.float32), state2=nested, **common
     )
+
+
+def prepare_kbit(model: nn.Module) -> nn.Module:
+    """peft's prepare_model_for_kbit_training: whatever is fp16 or bf16 and not quantised becomes fp32, fused experts
+    too. The trainer turns checkpointing on later, with the same arguments for every method."""
+    from peft import prepare_model_for_kbit_training
+
+    prepared: nn.Module = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return prepared
+
+
+@contextmanager
+def opened_dora() -> Iterator[None]:
+    """DoRA dequantises the base by the class of its weight, which a traced weight does not have
+    (peft/tuners/lora/dora.py; planner/trace/skeleton.py)."""
+    import bitsandbytes as bnb
+    import peft.tuners.lora.dora as dora
+
+    original = dora.dequantize_module_weight
+
+    def dequantize(module: Any) -> Any:
+        state = getattr(module.weight, "quant_state", None)
+        if state is None:
+            return original(module)
+        if module.weight.device.type == "meta":
+            return torch.empty(state.shape, dtype=state.dtype, device="meta")
+        return bnb.functional.dequantize_4bit(module.weight.data, state)
+
+    # PEFT copies the layer it only reads, and bitsandbytes cannot copy one without weights
+    with (
+        patch.object(dora, "dequantize_module_weight", dequantize),
+        patch.object(dora, "deepcopy", lambda layer: layer),
+    ):
+        yield
 
 
 def quantization_tensors(model: nn.Module) -> list[torch.Tensor]:

@@ -13,7 +13,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from vramplan.planner.methods import Method, trains_base
 from vramplan.planner.programs.key import Mode
-from vramplan.planner.trace import attention, experts, flash_attention, loss, plain_loop, quantize, step, virtual_tokens
+from vramplan.planner.trace import (
+    attention,
+    experts,
+    flash_attention,
+    liger,
+    loss,
+    plain_loop,
+    quantize,
+    step,
+    virtual_tokens,
+)
 from vramplan.planner.trace.adapters import apply_method
 from vramplan.planner.trace.autocast import cuda_autocast
 from vramplan.planner.trace.kernel_buffers import CUDA_BUFFERS
@@ -94,6 +104,8 @@ def build_model(case: Case, *, real: bool = False) -> nn.Module:
             model.enable_input_require_grads()
     if mode.loss == "fused":
         loss.add_fused_head(model)
+    if mode.loss == "liger":
+        liger.add_liger_loss(model)
     if mode.mixed_precision != "no" and mode.loop != "plain":
         loss.add_autocast(model, TORCH_DTYPES[mode.mixed_precision])
     return model

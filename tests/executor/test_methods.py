@@ -12,7 +12,7 @@ from tests.executor.factories import make_plan, make_setup, make_tiny_llama, pin
 from tests.executor.test_training import LINEARS, WEIGHTS, trained
 from vramplan.executor.events import Step
 from vramplan.planner.errors import ExitCode
-from vramplan.planner.methods import Bottleneck, Ia3, LnTuning, Method, Prefix, Prompt, Ptuning
+from vramplan.planner.methods import Bottleneck, Ia3, Layerwise, LnTuning, Method, Prefix, Prompt, Ptuning
 
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
@@ -78,6 +78,17 @@ def test_a_method_trains_its_parameters_alone_and_its_result_loads(
     assert _reloaded_parameters(world["model_path"], tmp_path / "output") > 0
 
 
+def test_lower_layers_learn_at_their_own_rate(world: dict[str, Any], tmp_path: Path) -> None:
+    setup = make_setup(Layerwise(lower_layers=1, lower_learning_rate=1e-30))
+    plan = make_plan(tmp_path, setup=setup, **world)
+    code, report, _ = trained(plan, tmp_path)
+    assert (code, report.status) == (ExitCode.OK, "done")
+    before, after = (_weights(folder / "model.safetensors") for folder in (world["model_path"], tmp_path / "output"))
+    moved = {name for name, tensor in before.items() if not tensor.equal(after[name])}
+    still = {name for name in before if name == "model.embed_tokens.weight" or ".layers.0." in name}
+    assert moved == set(before) - still
+
+
 def _reloaded_parameters(base: Path, adapter: Path) -> int:
     """Parameters of the saved adapter, loaded by PEFT as anyone would."""
     import peft
@@ -89,3 +100,9 @@ def _reloaded_parameters(base: Path, adapter: Path) -> int:
     before = alone.num_parameters()
     model = peft.PeftModel.from_pretrained(alone, adapter)
     return sum(p.numel() for p in model.parameters()) - before
+
+
+def _weights(file: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(file)

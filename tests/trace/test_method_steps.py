@@ -40,6 +40,22 @@ MODES = {
         "target_modules": ("down_proj",),
         "gradient_checkpointing": False,
     },
+    "DoRA on nf4": {"method": "qlora", "quant": "nf4", "double_quant": True, "use_dora": True, "dtype": "bf16"},
+    "k-bit preparation": {
+        "method": "qlora",
+        "quant": "nf4",
+        "double_quant": True,
+        "dtype": "bf16",
+        "kbit_preparation": True,
+        "adapter_dtype": "bf16",
+    },
+    "ia3 on nf4": {
+        "method": "ia3",
+        "target_modules": ("down_proj", "k_proj", "v_proj"),
+        "feedforward_modules": ("down_proj",),
+        "quant": "nf4",
+        "double_quant": True,
+    },
     "ln-tuning": {
         "method": "ln-tuning",
         "target_modules": ("input_layernorm", "norm", "post_attention_layernorm"),

@@ -196,7 +196,6 @@ def test_what_the_device_cannot_do_is_refused_by_name(device: Any, given: dict[s
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("method", "layerwise"),
         ("method", "two-stage"),
         ("quant", "int8"),
         ("loss", "liger"),
