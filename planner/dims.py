@@ -61,7 +61,7 @@ def with_derived(dims: dict[str, int]) -> dict[str, int]:
     """Base variables plus: S+1 and S-1 (shifted labels), S128 and dr (FlashAttention's padding of rows and head_dim),
     S16 and S32 (the memory-efficient kernel's padding of masks and of logsumexp), qkv (rows of a fused projection);
     with virtual tokens the same of T, the row they make with the sequence, and of D; B+1 (ends of rows taken
-    together)."""
+    together); C, the rows of logits that Liger's loss makes at a time (planner/trace/liger.py)."""
     out = dict(dims)
     lengths = {"S": dims["S"]}
     if "P" in dims:
@@ -74,9 +74,14 @@ def with_derived(dims: dict[str, int]) -> dict[str, int]:
         out[f"{name}128"] = _up(length, 128)
         out[f"{name}16"] = _up(length, 16)
         out[f"{name}32"] = _up(length, 32)
+    if "c" in dims:
+        out["c+1"] = dims["c"] + 1
     head_dim = dims.get("d")
     if head_dim is not None:
         out["dr"] = _up(head_dim, 32) if head_dim <= 128 else _up(head_dim, 64)
         out["qkv"] = (dims["H"] + 2 * dims["K"]) * head_dim
+    if "h" in dims and "V" in dims:
+        chunk = -(-dims["B"] * dims["S"] // -(-dims["V"] // dims["h"]))
+        out["C"] = min(1 << (chunk - 1).bit_length(), dims["B"] * dims["S"])
     out["B+1"] = dims["B"] + 1
     return out

@@ -15,7 +15,9 @@ class Unpriced(NamedTuple):
     except_for: Any = None
 
 
-_PRICED_METHODS = "priced: --method full, layerwise, bitfit, ln-tuning, lora, qlora, adapter, ia3, prefix, prompt or ptuning"
+_PRICED_METHODS = (
+    "priced: --method full, layerwise, bitfit, ln-tuning, lora, qlora, adapter, ia3, prefix, prompt or ptuning"
+)
 _ONE_DEVICE = "price one device: leave --gpus, --nodes, --sharding and --offload out"
 
 UNPRICED: tuple[Unpriced, ...] = (

@@ -63,10 +63,16 @@ def warmed_up_bytes(weights: list[Group], setup: TrainingSetup) -> int:
     return sum(group.numel * group.element_bytes * group.count for group in weights)
 
 
-def evaluation(between: Parts, replay: Replay) -> Parts:
-    """The highest point of a forward that keeps nothing."""
+def evaluation(between: Parts, replay: Replay) -> Parts | None:
+    """The highest point of a forward that keeps nothing; None where it is another forward than the training step's
+    (Liger's model makes all logits then)."""
+    if replay.program.key.mode.loss == "liger":
+        return None
     peak = replay.forward_alone()
-    return {name: between.get(name, 0) + peak.parts.get(name, 0) for name in (*between, *peak.parts)}
+    parts = {name: between.get(name, 0) + peak.parts.get(name, 0) for name in (*between, *peak.parts)}
+    # what a head frees of earlier layers' was never kept here
+    parts["temporaries"] = parts.get("temporaries", 0) + sum(size for size in parts.values() if size < 0)
+    return {name: max(0, size) for name, size in parts.items()}
 
 
 def saving(between: Parts, model: ModelSpec, setup: TrainingSetup) -> Parts:

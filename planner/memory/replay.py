@@ -148,7 +148,8 @@ class Replay:
 
     def forward_alone(self) -> Peak:
         """The highest point of a forward that keeps nothing for a backward: each layer begins with what the embedding
-        left, one hidden state among it."""
+        left, one hidden state among it, and with what outlives layers but not the forward (autocast's copies of weights
+        are kept without gradients too: at::autocast::cached_cast)."""
         level = 0
         parts: dict[Component, int] = {}
         highest = Peak()
@@ -158,9 +159,11 @@ class Replay:
             effect = self._effect(template, layer)
             if level + effect.high > highest.total_bytes:
                 highest = Peak(level + effect.high, _add(parts, effect.high_parts))
-            if block.segment == "forward.embed":
-                level += effect.net
-                parts = _add(parts, effect.net_parts)
+            left = effect.net_parts
+            if block.segment != "forward.embed":
+                left = {"temporaries": left.get("temporaries", 0)}
+            level += sum(left.values())
+            parts = _add(parts, left)
         return highest
 
     def _effect(self, template: int, layer: int | None) -> _Effect:

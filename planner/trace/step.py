@@ -72,6 +72,7 @@ def _accepts_loss_kwargs(model: nn.Module) -> bool:
 LOSSES: dict[str, Callable[[nn.Module, dict[str, Any], torch.Tensor], torch.Tensor]] = {
     "fused": _sft_loss,
     "standard": _standard_loss,
+    "liger": _standard_loss,
     "trainer": _trainer_loss,
     "model": _model_loss,
 }

@@ -165,3 +165,28 @@ def test_the_stock_trainer_peaks_where_it_is_said_to(tmp_path, lora, checkpointi
         levels = _levels(tracker)
     budget = _priced(tmp_path, "trainer", lora=lora, checkpointing=checkpointing, accumulation=accumulation)
     assert abs(max(levels) - budget.peak_allocated_bytes) <= SCALARS
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_ligers_loss_makes_a_chunk_of_logits_at_a_time_and_both_gradients_in_the_forward(trains):
+    """By hand from liger-kernel 0.8.5: 96 tokens, h = 64, V = 300: ceil(300 / 64) = 5, ceil(96 / 5) = 20, next power
+    of two 32 rows. In bf16 2 x (96 x 64 + 32 x 300), the head's 2 x 300 x 64 if it trains, 4 x 96 losses, 96 flags."""
+    import torch
+
+    from vramplan.planner.trace.liger import _FusedLinearCrossEntropy
+    from vramplan.planner.trace.tracker import Tracker, exact_lifetimes
+
+    hidden = torch.randn(96, 64, dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.randn(300, 64, dtype=torch.bfloat16, requires_grad=trains)
+    target = torch.zeros(96, dtype=torch.long)
+    for _ in range(2):  # the first call under a dispatch mode leaves a reference in PyTorch's caches
+        tracker = Tracker()
+        for tensor in (hidden, weight, target):
+            tracker.see(tensor)
+        before = sum(storage.nbytes for storage in tracker.storages)
+        with exact_lifetimes(), tracker:
+            loss = _FusedLinearCrossEntropy.apply(hidden, weight, target)
+            levels = _levels(tracker)
+    kept = 2 * 96 * 64 + (2 * 300 * 64 if trains else 0)
+    assert max(levels) - before == kept + 4 * 96 + 96 + 2 * 32 * 300
+    assert levels[-1] - before == kept + loss.element_size()
