@@ -61,7 +61,7 @@ def with_derived(dims: dict[str, int]) -> dict[str, int]:
     """Base variables plus: S+1 and S-1 (shifted labels), S128 and dr (FlashAttention's padding of rows and head_dim),
     S16 and S32 (the memory-efficient kernel's padding of masks and of logsumexp), qkv (rows of a fused projection);
     with virtual tokens the same of T, the row they make with the sequence, and of D; B+1 (ends of rows taken
-    together); C, the rows of logits that Liger's loss makes at a time (planner/trace/liger.py)."""
+    together); chunk, the rows of logits that Liger's loss makes at a time (planner/trace/liger.py)."""
     out = dict(dims)
     lengths = {"S": dims["S"]}
     if "P" in dims:
@@ -82,6 +82,8 @@ def with_derived(dims: dict[str, int]) -> dict[str, int]:
         out["qkv"] = (dims["H"] + 2 * dims["K"]) * head_dim
     if "h" in dims and "V" in dims:
         chunk = -(-dims["B"] * dims["S"] // -(-dims["V"] // dims["h"]))
-        out["C"] = min(1 << (chunk - 1).bit_length(), dims["B"] * dims["S"])
+        out["chunk"] = min(1 << (chunk - 1).bit_length(), dims["B"] * dims["S"])
     out["B+1"] = dims["B"] + 1
+    if "Q" in dims:
+        out["Q+1"] = dims["Q"] + 1
     return out

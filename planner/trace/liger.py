@@ -32,11 +32,12 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        (tokens, width), vocabulary = hidden.shape, weight.shape[0]
         hidden_grad = torch.zeros_like(hidden)
         weight_grad = torch.zeros_like(weight) if weight.requires_grad else None
         losses = torch.zeros(hidden.shape[0], dtype=torch.float32)
         mask = target != -100
-        logits = torch.empty(chunk_rows(*hidden.shape, weight.shape[0]), weight.shape[0], dtype=hidden.dtype)
+        logits = torch.empty(chunk_rows(tokens, width, vocabulary), vocabulary, dtype=hidden.dtype)
         del logits
         loss = torch.sum(losses)
         ctx.save_for_backward(hidden_grad.detach(), None if weight_grad is None else weight_grad.detach())
