@@ -20,11 +20,15 @@ _NOTHING = Replayed({"forward": Peak(), "loss": Peak(), "backward": Peak()}, 0, 
 
 
 class _Lasting(NamedTuple):
-    """A setup, and the bytes that last through its micro steps and its optimizer step, batches apart."""
+    """A setup, and the bytes that last, batches apart."""
 
     setup: TrainingSetup
     micro_step_bytes: int
-    optimizer_step_bytes: int
+    """Beneath the forward and backward."""
+    still_bytes: int
+    """At the highest of the phases between, where the step's batches are on the device."""
+    unbatched_bytes: int
+    """At the highest of the phases without."""
 
 
 class AllocatedPeaks:
@@ -43,7 +47,7 @@ class AllocatedPeaks:
         self._lasting: dict[int | None, _Lasting] = {}
 
     def at(self, micro_batch_size: int, sequence_length: int, rank: int | None = None) -> int:
-        """Bytes allocated at the highest point of a training step; ``rank`` None: the question's own.
+        """Bytes allocated at the highest point of a run, loading apart; ``rank`` None: the question's own.
 
         Raises:
             UsageError: the setup does not suit the model.
@@ -54,8 +58,8 @@ class AllocatedPeaks:
         values = replay_values(self._question.model, workload, setup)
         batch = total_bytes(loop.batch_groups(self._question.model, setup, workload), self._question.quantum_bytes)
         held = self._forms.held_bytes(values) if setup.loop == "plain" else 0  # see ``loop.held_parts``
-        micro_step = lasting.micro_step_bytes + self._forms.peak_bytes(values)
-        return batch + max(micro_step, lasting.optimizer_step_bytes + held)
+        highest = max(lasting.micro_step_bytes + self._forms.peak_bytes(values), lasting.still_bytes + held)
+        return max(batch + highest, lasting.unbatched_bytes)
 
     def _last(self, rank: int | None) -> _Lasting:
         question = self._question
@@ -63,12 +67,18 @@ class AllocatedPeaks:
         if rank is not None:
             setup = setup.model_copy(update={"method": setup.method.model_copy(update={"r": rank})})
         pricing = Pricing(replace(question, setup=setup), self._program, _NOTHING)
-        phases = {phase: sum(parts.values()) for phase, parts in pricing.phase_parts().items()}
-        batch = total_bytes(pricing.batch, question.quantum_bytes)
-        lasting = _Lasting(setup, phases["forward"] - batch, phases["optimizer_step"] - batch)
+        base = pricing.base(gradients=question.accumulating)
+        still = [parts for phase, parts in pricing.still_parts().items() if phase != "load"]
+        lasting = _Lasting(
+            setup,
+            sum(base.values()) - base["batch"],
+            max(sum(parts.values()) - parts["batch"] for parts in still if parts.get("batch")),
+            max((sum(parts.values()) for parts in still if not parts.get("batch")), default=0),
+        )
         return self._lasting.setdefault(rank, lasting)
 
 
 def allocated_peak_bytes(question: Question, program: Program) -> int:
     """The allocated peak of one question, replayed: for a single point, where compiling costs more."""
-    return max(sum(parts.values()) for parts in Pricing(question, program).phase_parts().values())
+    phases = Pricing(question, program).phase_parts()
+    return max(sum(parts.values()) for phase, parts in phases.items() if phase != "load")

@@ -112,22 +112,32 @@ class Pricing:
 
     def phase_parts(self) -> dict[PhaseName, dict[Component, int]]:
         """Every phase's bytes by component at its peak."""
-        model, setup, quantum = self.question.model, self.question.setup, self.question.quantum_bytes
-        loaded = self.base(gradients=False)
-        found: dict[PhaseName, dict[Component, int]] = {"load": phases.loading(loaded, model, setup, quantum)}
         base = self.base(gradients=self.question.accumulating)
+        still = self.still_parts()
+        found: dict[PhaseName, dict[Component, int]] = {"load": still.pop("load")}
         for phase in STEP_PHASES:
             peak = self.replayed.peaks[phase]
             found[phase] = {name: base.get(name, 0) + peak.parts.get(name, 0) for name in ORDER}
-        step = self._between_steps(gradients=True)
-        step["temporaries"] = step.get("temporaries", 0) + self.step_peak
-        found["optimizer_step"] = step
-        between = self._between_steps(gradients=loop.keeps_gradients(setup))
+        found["optimizer_step"] = still.pop("optimizer_step")
+        between = self._between_steps(gradients=loop.keeps_gradients(self.question.setup))
         evaluated = phases.evaluation(between, self.replay)
         if evaluated is not None:
             found["evaluation"] = evaluated
-        found["save"] = phases.saving(between, model, setup)
-        found["resume"] = phases.resuming(loaded, loaded["adapter"])
+        return found | still
+
+    def still_parts(self) -> dict[PhaseName, dict[Component, int]]:
+        """The same of the phases in which nothing goes through the model."""
+        model, setup, quantum = self.question.model, self.question.setup, self.question.quantum_bytes
+        loaded = self.base(gradients=False)
+        step = self._between_steps(gradients=True)
+        step["temporaries"] = step.get("temporaries", 0) + self.step_peak
+        between = self._between_steps(gradients=loop.keeps_gradients(setup))
+        found: dict[PhaseName, dict[Component, int]] = {
+            "load": phases.loading(loaded, model, setup, quantum),
+            "optimizer_step": step,
+            "save": phases.saving(between, model, setup),
+            "resume": phases.resuming(loaded, loaded["adapter"]),
+        }
         merged = phases.merging(loaded, model, setup, quantum)
         return found if merged is None else found | {"merge": merged}
 

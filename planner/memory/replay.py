@@ -5,6 +5,7 @@ A template is walked once for its net effect and highest point; a sweep over lay
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from vramplan.planner.dims import with_derived
@@ -88,12 +89,16 @@ class Replay:
         self.values = values
         quantum = at.quantum_bytes
         self.sizes = [-(-size.evaluate(values) // quantum) * quantum for size in program.sizes]
-        depth = len(at.kinds)
-        self.around = [neighbourhood(at.kinds, layer, program.radius) for layer in range(depth)]
-        self._births = self._index_births()
         self._effects: dict[tuple[int, str], _Effect] = {}
 
-    def _index_births(self) -> dict[tuple[str, str], list[Alloc]]:
+    @cached_property
+    def around(self) -> list[str]:
+        """Every layer's neighbourhood."""
+        kinds = self.at.kinds
+        return [neighbourhood(kinds, layer, self.program.radius) for layer in range(len(kinds))]
+
+    @cached_property
+    def _births(self) -> dict[tuple[str, str], list[Alloc]]:
         """Allocations by (segment, neighbourhood), in order: what a Ref's ordinal counts."""
         births: dict[tuple[str, str], list[Alloc]] = {}
         for block in self.program.blocks:

@@ -1,6 +1,6 @@
 """A memory program compiled for one stack of layers: the forms that can be its highest point, worked out once."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter, mul
 from typing import NamedTuple
@@ -10,9 +10,8 @@ from vramplan.planner.memory.forms import Basis, Form
 from vramplan.planner.memory.replay import PHASES, Replay
 from vramplan.planner.programs.program import Accumulate, Alloc, MacroCall
 
-VARYING = ("B", "S", "N", "r")
-"""What differs between setups that one program and one model answer for."""
-
+OF_THE_MODEL = frozenset(("h", "f", "H", "K", "d", "V"))
+"""Values that are the model's own, so the same in every setup it is trained in."""
 GROUP = 8
 """Forms that follow each other in the step are alike: most groups of them are ruled out by one bound."""
 
@@ -32,12 +31,11 @@ class PeakForms:
 
     Args:
         replay: the program at one point of its regime.
-        varying: the values that other points have other ones of.
     """
 
-    def __init__(self, replay: Replay, varying: Iterable[str] = VARYING) -> None:
+    def __init__(self, replay: Replay) -> None:
         self._replay = replay
-        self._basis = Basis(replay, varying)
+        self._basis = Basis(replay, varying=replay.at.values.keys() - OF_THE_MODEL)
         self._effects: dict[tuple[int, str], _Effect] = {}
         self._phases, self._end, self._held = self._step()
         highest = self._basis.undominated(form for forms in self._phases.values() for form in forms)
