@@ -17,6 +17,7 @@ from vramplan.planner.methods import quant_of
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.runnable import why_not_runnable
+from vramplan.planner.stored_quantised import check_quantization, unpacked_warning, why_not_loaded
 from vramplan.planner.targets import check_targets
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import format_bytes
@@ -48,11 +49,7 @@ def estimate(
         UnsupportedError: understood, but not priced yet, or the device's kernels are not known.
         UsageError: the setup does not suit the model.
     """
-    if model.quantization is not None:
-        raise UnsupportedError(
-            f"{model.repo_id} is already quantised ({model.quantization}), which is not priced yet",
-            remedy="price the unquantised original, with --method qlora for a 4-bit base",
-        )
+    check_quantization(model)
     chosen = route or (device.route if device is not None else "cuda")
     if chosen is None:
         assert device is not None
@@ -70,7 +67,7 @@ def estimate(
     hopeless = searching and available is not None and pricing.least_high_bytes() > available
     budget = pricing.budget(with_tensors=with_tensors, with_allocator=not hopeless)
     verdict, reason = judge(budget, device)
-    reason_not_to_run = why_not_runnable(setup, workload.task)
+    reason_not_to_run = why_not_loaded(model) or why_not_runnable(setup, workload.task)
     return Candidate(
         model=model.repo_id,
         total_params=model.total_params,
@@ -133,13 +130,24 @@ def warnings_of(model: ModelSpec, setup: TrainingSetup, device: Device | None) -
     if experts and quant_of(setup.method) is not None:
         size = format_bytes(experts * BYTES[base_dtype(setup)])
         out.append(f"bitsandbytes does not quantise fused experts: {size} of them stay in {base_dtype(setup)}")
+    if model.quantization is not None:
+        out.append(unpacked_warning(model, base_dtype(setup)))
     if is_recurrent(model):
         out.append(
             "priced without the mamba-ssm, causal-conv1d and flash-linear-attention kernels: plain torch, as "
             "transformers runs it where they are not installed; with them it takes less"
         )
+    if quant_of(setup.method) == "int8":
+        out.append(
+            "8-bit linears keep their inputs whatever checkpointing says; how many input columns are outliers is data, "
+            "and the figure has seven a linear"
+        )
     if device is not None and device.route == "cuda":
         out.append("unmeasured on this GPU: the upper figure rests on published runs, not on our own measurement")
+    if setup.packing and setup.attention == "sdpa":
+        out.append("packed rows under sdpa need a mask of tokens x tokens; --attention flash_attention_2 needs none")
+    elif setup.packing:
+        out.append("packed rows are priced as one document each; the data decides how many there are")
     if model.revision is None and model.provenance.source == "catalogue":
         out.append("unpinned: the catalogue's copy of the config, not a revision on the Hub")
     return tuple(out)

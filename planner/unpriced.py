@@ -23,7 +23,6 @@ _ONE_DEVICE = "price one device: leave --gpus, --nodes, --sharding and --offload
 UNPRICED: tuple[Unpriced, ...] = (
     Unpriced("method", "two-stage", _PRICED_METHODS),
     Unpriced("encoder_type", "LSTM", "use --encoder-type MLP, which PEFT recommends"),
-    Unpriced("quant", "int8", "use --quant nf4"),
     Unpriced("gpus", None, _ONE_DEVICE, 1),
     Unpriced("nodes", None, _ONE_DEVICE, 1),
     Unpriced("sharding", None, _ONE_DEVICE, "none"),

@@ -46,7 +46,13 @@ PLACE: tuple[Option, ...] = (
 """What the setup is for; looked up before anything is resolved."""
 
 SETUP: tuple[Option, ...] = (
-    Option("method", one_of(*_METHODS, "layerwise", "two-stage"), "full, lora or qlora", "METHOD", common=True),
+    Option(
+        "method",
+        one_of(*_METHODS, "layerwise", "two-stage"),
+        "full, lora, qlora, adapter, ia3, prefix, prompt, ptuning, bitfit, ln-tuning or layerwise",
+        "METHOD",
+        common=True,
+    ),
     Option("data", str, "training file, JSON lines", "FILE", common=True),
     Option(
         "sequence_length",

@@ -33,12 +33,15 @@ def _weights(model: ModelSpec, setup: TrainingSetup, static: StaticMemory) -> st
     if not static.quantized_params:
         return rest
     quant = quant_of(setup.method)
-    return f"{format_count(static.quantized_params)} x 4 bits: {quant}; {rest} (embeddings, head, norms)"
+    bits = 8 if quant == "int8" else 4
+    return f"{format_count(static.quantized_params)} x {bits} bits: {quant}; {rest} (embeddings, head, norms)"
 
 
 def _quantization(setup: TrainingSetup) -> str:
     if quant_of(setup.method) is None:
         return "not quantised"
+    if quant_of(setup.method) == "int8":
+        return "4 bytes a row of 8-bit weights"
     if getattr(setup.method, "double_quant", False):
         return "a byte per 64 weights and 4 per 16,384, double quantisation; code books per linear"
     return "4 bytes per 64 weights; a code book per linear"

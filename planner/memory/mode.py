@@ -39,13 +39,17 @@ def mode_of(setup: TrainingSetup, workload: Workload, route: Route) -> Mode:
         "loop": setup.loop,
         "task": workload.task,
         "padded": setup.padding != "none",
+        "packing": setup.packing,
     }
     if isinstance(method, (Full, Layerwise)):  # the same step; their optimizers' groups are another matter
         return Mode(method="full", **common)
     if not trains_base(method):
         common["adapter_dtype"] = precision.adapter_dtype
     if quant_of(method) is not None:
-        common |= {"quant": quant_of(method), "double_quant": getattr(method, "double_quant", False)}
+        common |= {
+            "quant": quant_of(method),
+            "double_quant": quant_of(method) != "int8" and getattr(method, "double_quant", False),
+        }
         common["kbit_preparation"] = setup.kbit_preparation
     return Mode(method=method.kind, **_axes(method), **common)
 
@@ -77,10 +81,9 @@ def _refuse_unpriced(setup: TrainingSetup, workload: Workload) -> None:
     """Options that are understood but have no memory program yet, each by name."""
     method = setup.method
     refusals = {
-        "--packing": setup.packing,
         f"--sharding {setup.sharding}": setup.sharding != "none",
         f"--offload {setup.offload}": setup.offload != "none",
-        "--quant int8": getattr(method, "quant", None) == "int8",
+        "--use-dora with --quant int8": getattr(method, "use_dora", False) and quant_of(method) == "int8",
     }
     for option, refused in refusals.items():
         if refused:

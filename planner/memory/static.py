@@ -2,6 +2,7 @@
 
 Counted tensor by tensor, each rounded up to the allocator's quantum (512 bytes on CUDA, 1 on the CPU).
 
+    8-bit    a byte each, and an fp32 scale a row (Dettmers et al., 2022, section 2.1)
     4-bit    ceil(n / 2) bytes packed; per linear absmax (a byte per 64 and an fp32 per 16,384 with double
              quantisation, else an fp32 per 64), two code books of 16 and 256 fp32, an fp32 offset
              (Dettmers et al., 2023, section 3; bitsandbytes/functional.py, quantize_4bit)
@@ -26,6 +27,7 @@ NESTED_BLOCK_SIZE = 256
 CODE_BYTES = 16 * 4
 NESTED_CODE_BYTES = 256 * 4
 OFFSET_BYTES = 4
+SCALE_BYTES = 4
 
 
 @dataclass
@@ -38,7 +40,7 @@ class StaticMemory:
     trainable: list[Group] = field(default_factory=list)
     """The parameters that have gradients and optimizer states."""
     quantized_params: int = 0
-    """Base parameters held in 4 bits."""
+    """Base parameters held in 4 or 8 bits."""
 
     @property
     def trainable_params(self) -> int:
@@ -107,6 +109,12 @@ def is_quantized(weight: Weight, model: ModelSpec) -> bool:
 
 
 def _count_quantized(weight: Weight, method: Method, out: StaticMemory) -> None:
+    if quant_of(method) == "int8":
+        out.weights.append(Group(weight.numel, 1, weight.count))
+        out.quantized_params += weight.numel * weight.count
+        rows = weight.shape[1] if is_conv1d(weight) else weight.shape[0]
+        out.quantization_state.append(Group(rows, SCALE_BYTES, weight.count))
+        return
     blocks = -(-weight.numel // BLOCK_SIZE)
     out.weights.append(Group(-(-weight.numel // 2), 1, weight.count))
     out.quantized_params += weight.numel * weight.count

@@ -12,7 +12,9 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
+from vramplan.planner.device import Route
 from vramplan.planner.tasks import HEAD_NAMES
+from vramplan.planner.trace import int8
 from vramplan.planner.trace.skeleton import TORCH_DTYPES
 
 BLOCK_SIZE = 64
@@ -20,7 +22,8 @@ NESTED_BLOCK_SIZE = 256
 
 
 def quantize_skeleton(model: nn.Module, *, quant: str, double_quant: bool, dtype: str, compute_dtype: str) -> nn.Module:
-    """Replace every ``nn.Linear`` and ``Conv1D`` but the output head by a ``Linear4bit`` with meta storages.
+    """Replace every ``nn.Linear`` and ``Conv1D`` but the output head by a ``Linear4bit`` (or ``Linear8bitLt``) with meta
+    storages.
 
     The output embeddings stay as they are, as transformers' quantizers/base.py has it.
     """
@@ -38,8 +41,11 @@ def quantize_skeleton(model: nn.Module, *, quant: str, double_quant: bool, dtype
                 shape = (child.weight.shape[1], child.weight.shape[0])
             else:
                 continue
+            if quant == "int8":
+                setattr(module, name, int8.linear_8bit(shape, child.bias))
+                continue
             setattr(module, name, _linear_4bit(shape, child.bias, quant, double_quant, *dtypes))
-    model.is_loaded_in_4bit = True
+    setattr(model, "is_loaded_in_8bit" if quant == "int8" else "is_loaded_in_4bit", True)
     model.is_quantized = True
     return model
 
@@ -140,20 +146,21 @@ def opened_dora() -> Iterator[None]:
 
 
 def quantization_tensors(model: nn.Module) -> list[torch.Tensor]:
-    """absmax, code and offset of every quantised weight, nested ones included."""
+    """absmax, code and offset of every 4-bit weight, nested ones included; the row scales of 8-bit ones."""
     found = []
     for module in model.modules():
         state = getattr(module, "quant_state", None)
         if state is not None:
             parts = (state, state.state2)
             found += [t for part in parts if part is not None for t in (part.absmax, part.code, part.offset)]
-    return [t for t in found if isinstance(t, torch.Tensor)]
+    return [t for t in found if isinstance(t, torch.Tensor)] + int8.row_scales(model)
 
 
-def opened_kernels() -> dict[Any, Any]:
+def opened_kernels(route: Route = "cpu") -> dict[Any, Any]:
     """bitsandbytes' opaque 4-bit matmul, run as dequantise + linear so that the dequantised weight is seen
     (bitsandbytes/backends/default/ops.py)."""
     import bitsandbytes  # noqa: F401  registers the operation
     from bitsandbytes.backends.default.ops import _gemm_4bit_default_impl
 
-    return {torch.ops.bitsandbytes.gemm_4bit.default: _gemm_4bit_default_impl}
+    opened = {torch.ops.bitsandbytes.gemm_4bit.default: _gemm_4bit_default_impl}
+    return opened | (int8.opened_kernels() if route == "cuda" else {})

@@ -17,6 +17,7 @@ from vramplan.planner.trace import (
     attention,
     experts,
     flash_attention,
+    int8,
     liger,
     loss,
     plain_loop,
@@ -47,6 +48,8 @@ class Case:
     num_valid_labels: int | None = None
     kept: tuple[int, ...] = ()
     """Layers of the config's stack to keep, where not all."""
+    documents: int | None = None
+    """Documents of a packed row."""
     num_labels: int | None = None
     target: int | None = None
     """Tokens of a decoder that has an encoder."""
@@ -97,6 +100,7 @@ def build_model(case: Case, *, real: bool = False) -> nn.Module:
             model = apply_method(_quantized(model, mode), method, adapter_dtype=mode.adapter_dtype or mode.dtype)
     materialize(model, real=real)
     virtual_tokens.renew_indices(model)
+    int8.restore_states(model)
     model.train()
     if mode.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -131,13 +135,14 @@ def record(case: Case, *, as_macro: bool = True) -> Tracker:
         if mode.route == "cuda":
             stack.enter_context(attention.cuda_kernels(cudnn_first=mode.cudnn_first))
             stack.enter_context(cuda_autocast())
+            stack.enter_context(int8.cuda_matmul())
         if mode.attention == "flash_attention_2":
             stack.enter_context(flash_attention.flash_attention_2())
         internal = CUDA_BUFFERS if mode.route == "cuda" else {}
         model = build_model(case)
         tracker = Tracker(
             num_valid_labels=case.num_valid_labels,
-            padded=mode.padded,
+            padded=mode.padded or mode.packing,  # the positions of a packed row are not those of one document either
             replace=_replacements(mode),
             internal=internal,
             gathers_tokens=mode.attention == "flash_attention_2",
@@ -152,7 +157,7 @@ def _replacements(mode: Mode) -> dict[Any, Any]:
     """Operations that run as another function: opaque ones opened, those whose sizes are data given the most."""
     replace = experts.shaped_kernels({mode.dtype})
     if mode.quant:
-        replace |= quantize.opened_kernels()
+        replace |= quantize.opened_kernels(mode.route)
     if mode.attention == "flash_attention_2":
         replace[torch.ops.aten.nonzero.default] = flash_attention.every_index
     return replace
@@ -174,8 +179,11 @@ def run_tracked(model: nn.Module, case: Case, tracker: Tracker, *, real: bool = 
         vocab_size=config.vocab_size,
         padded=case.mode.padded,
     )
+    if case.documents is not None:
+        batch = step.packed_batch(case.sequence, case.documents, real=real, vocab_size=config.vocab_size)
     for tensor in batch.values():
-        tracker.see(tensor, tag="batch")
+        if isinstance(tensor, torch.Tensor):
+            tracker.see(tensor, tag="batch")
     num_items = step.count_items([batch])
     tracker.see(num_items, tag="batch")
 

@@ -45,6 +45,11 @@ CASES: dict[str, tuple[Method, int, int]] = {
         2 * 2 * (2 * 64 * 8 + 8 + 64),
         ROTARY,
     ),
+    "IA3 on int8": (
+        Ia3(target_modules=("k_proj", "v_proj"), quant="int8"),
+        2 * (32 + 32),
+        ROTARY,
+    ),
     "pfeiffer on nf4": (
         Bottleneck(adapter_kind="pfeiffer", bottleneck_size=8, target_modules=("down_proj",), quant="nf4"),
         2 * (2 * 64 * 8 + 8 + 64),
@@ -71,8 +76,8 @@ def test_a_method_trains_its_parameters_alone_and_its_result_loads(
     assert not [event for event in events if event.event == "warned" and "parameters train" in event.message]
     assert report.static["adapter"] == report.static["gradients"] == 4 * trainable
     assert report.static["buffers"] == buffers
-    nf4 = getattr(method, "quant", None) is not None
-    assert report.static["weights"] == (WEIGHTS - LINEARS * 4 + LINEARS // 2 if nf4 else WEIGHTS)
+    linears = {"nf4": LINEARS // 2, "int8": LINEARS}.get(getattr(method, "quant", None) or "", LINEARS * 4)
+    assert report.static["weights"] == WEIGHTS - LINEARS * 4 + linears
     losses = [event.loss for event in events if isinstance(event, Step) and event.loss is not None]
     assert losses[-1] < losses[0]
     assert _reloaded_parameters(world["model_path"], tmp_path / "output") > 0

@@ -56,6 +56,7 @@ MODES = {
         "quant": "nf4",
         "double_quant": True,
     },
+    "int8": {"method": "qlora", "quant": "int8", "dtype": "bf16", "adapter_dtype": "bf16"},
     "ln-tuning": {
         "method": "ln-tuning",
         "target_modules": ("input_layernorm", "norm", "post_attention_layernorm"),
