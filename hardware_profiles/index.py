@@ -11,14 +11,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vramplan.hardware_profiles.loader import INDEX_FILE, SOURCES_FILE, parsed
+from vramplan.hardware_profiles.loader import INDEX_FILE, parsed
 
 
 def index() -> dict[str, Any]:
-    """File name -> [crc32 of its bytes, its tables]. The sources are left out: JSON has no dates."""
+    """File name -> [crc32 of its bytes, its tables], dates as text."""
     names = sorted(file.name for file in files(__package__).iterdir() if file.name.endswith(".toml"))
-    contents = {name: files(__package__).joinpath(name).read_bytes() for name in names if name != SOURCES_FILE}
-    return {name: [zlib.crc32(content), parsed(content)] for name, content in contents.items()}
+    contents = {name: files(__package__).joinpath(name).read_bytes() for name in names}
+    found = {name: [zlib.crc32(content), parsed(content)] for name, content in contents.items()}
+    as_json: dict[str, Any] = json.loads(json.dumps(found, default=str))
+    return as_json
 
 
 if __name__ == "__main__":

@@ -123,7 +123,8 @@ def load_sources() -> dict[str, Source]:
     Raises:
         BadProfileError: an unknown key, a wrong type.
     """
-    return {name: _validated(Source, SOURCES_FILE, name, table) for name, table in _tables(SOURCES_FILE).items()}
+    tables = {name: _with_date(table) for name, table in _tables(SOURCES_FILE).items()}
+    return {name: _validated(Source, SOURCES_FILE, name, table) for name, table in tables.items()}
 
 
 @cache
@@ -156,6 +157,12 @@ def _tables(file_name: str) -> dict[str, Any]:
     content = files(__package__).joinpath(file_name).read_bytes()
     crc, tables = _index().get(file_name, (None, {}))
     return tables if crc == zlib.crc32(content) else parsed(content)
+
+
+def _with_date(table: dict[str, Any]) -> dict[str, Any]:
+    """The index has dates as text."""
+    checked = table.get("checked")
+    return table | {"checked": date.fromisoformat(checked)} if isinstance(checked, str) else table
 
 
 def parsed(content: bytes) -> dict[str, Any]:
