@@ -26,6 +26,7 @@ def batch_groups(model: ModelSpec, setup: TrainingSetup, workload: Workload) -> 
     """The batches and scalars on the device throughout a step."""
     batches = 1 if setup.loop == "plain" else setup.gradient_accumulation_steps + 1
     held = [Group(numel, 8, count * batches) for numel, count in _batch_tensors(model, setup, workload)]
+    held += _packed_extra(setup, workload, batches)
     return held if setup.loop == "plain" else [*held, Group(1, 4, LOOP_SCALARS)]
 
 
@@ -38,6 +39,14 @@ def _batch_tensors(model: ModelSpec, setup: TrainingSetup, workload: Workload) -
     if workload.task == "seq2seq":
         return [(tokens, 2), (rows * (workload.target_length or 0), 2)]
     return [(tokens, BATCH_TENSORS)]
+
+
+def _packed_extra(setup: TrainingSetup, workload: Workload, batches: int) -> list[Group]:
+    """Each token's document, and twice where documents end: int32."""
+    if not setup.packing:
+        return []
+    tokens = setup.micro_batch_size * workload.sequence_length
+    return [Group(tokens, 4, batches), Group(setup.micro_batch_size + 1, 4, 2 * batches)]
 
 
 def keeps_gradients(setup: TrainingSetup) -> bool:

@@ -6,6 +6,7 @@ from vramplan.planner.device import Route
 from vramplan.planner.dims import model_dims, window_of
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.memory.mode import mode_of
+from vramplan.planner.memory.recurrence import own_lengths, program_length
 from vramplan.planner.memory.stack import running_stacks, shortest_stack, shortest_stack_layers
 from vramplan.planner.memory.static_methods import prefix_layers, prefix_width
 from vramplan.planner.methods import virtual_tokens
@@ -170,7 +171,10 @@ def replay_values(model: ModelSpec, workload: Workload, setup: TrainingSetup) ->
     """The variables' values: the model's sizes, the batch, and what the method has of its own."""
     values = model_dims(model.config) if has_named_sizes(model) else {}
     batch, length = setup.micro_batch_size, workload.sequence_length
-    values["B"], values["S"] = batch, length
+    values["B"], values["S"] = (1, batch * length) if setup.packing else (batch, length)
+    if setup.packing:
+        values["Q"] = batch
+    values |= own_lengths(model.model_type, model.config, length)
     if workload.num_labels is not None:
         values["C"] = workload.num_labels
     if workload.target_length is not None:
@@ -202,7 +206,7 @@ def _structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> St
         kinds=shortest_stack(layer_kinds(model)),
         heads="mha" if dims["K"] == dims["H"] else "mqa" if dims["K"] == 1 else "gqa",
         aligned_heads=dims["d"] % 8 == 0 and dims["d"] <= 256,
-        single_row=setup.micro_batch_size == 1,
+        single_row=setup.micro_batch_size == 1 or setup.packing,
         windowed=windowed,
     )
 
@@ -215,9 +219,10 @@ def _own_structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -
         model_type=model.model_type,
         fields={},
         kinds=tuple(kinds[layer] for layer in kept),
-        single_row=setup.micro_batch_size == 1,
+        single_row=setup.micro_batch_size == 1 or setup.packing,
         windowed=_window(model.config, workload, virtual_tokens(setup.method))[1],
         config={name: value for name, value in model.config.items() if name not in IRRELEVANT},
+        length=program_length(model.model_type, model.config, workload.sequence_length),
         kept=kept,
     )
 

@@ -37,6 +37,8 @@ class Mode(Value):
     loop: Loop = "executor"
     padded: bool = False
     kbit_preparation: bool = False
+    packing: bool = False
+    """Documents in one row without padding, their ends beside it."""
     feedforward_modules: tuple[str, ...] = ()
     adapter_kind: AdapterKind | None = None
     non_linearity: NonLinearity | None = None
@@ -62,6 +64,8 @@ class Structure(Value):
     """The sequence is longer than a sliding window, so those layers need a mask."""
     config: dict[str, Any] | None = None
     """The whole config, for families whose sizes are not variables: the program is this model's alone."""
+    length: int | None = None
+    """The one sequence length it is for, where the number of operations follows the length."""
     kept: tuple[int, ...] = ()
     """Then: which layers of the model make the short stack ``kinds``."""
 

@@ -36,8 +36,8 @@ HELD_OUT = {"B": 2, "S": 1100, "N": 1403, "h": 1024, "f": 4096, "H": 16, "K": 4,
     "C": 3,
     "D": 411,
 }
-CHUNKS = {201: 2, 327: 7, 1100: 3}
-"""Chunks of a recurrent model's trace, by the sequence length of other models' traces."""
+CHUNKS = {201: (2, 3), 327: (7, -13), 1100: (3, 5)}
+"""Chunks of a recurrent model's trace and tokens beyond, by the sequence length of other models' traces."""
 LONGEST_OWN = 500
 """Longest sequence of a trace at a model's own sizes: learned positions may end at 512."""
 WINDOW = 64
@@ -182,6 +182,8 @@ def _regime(key: ProgramKey, sizes: dict[str, int], depth: int) -> dict[str, int
         elif window is not None and window <= LONGEST_OWN:
             out["S"] = window * out["S"] // (LONGEST_OWN + 1)
         _lengthen(key, sizes, out)
+    if key.mode.packing:
+        out["Q"] = out["B"]
     if key.structure.single_row:
         out["B"] = 1
         out["N"] = max(1, min(out["N"], out["S"] - 27))
@@ -206,7 +208,8 @@ def _lengthen(key: ProgramKey, sizes: dict[str, int], out: dict[str, int]) -> No
         out["S"] = structure.length
     elif one is not None:
         chunk = int(structure.config.get("mamba_chunk_size") or structure.config["chunk_size"])
-        out["S"] = CHUNKS[sizes["S"]] * chunk - sizes["S"] % 64
+        chunks, odd = CHUNKS[sizes["S"]]
+        out["S"] = chunks * chunk - 5 * chunk // 8 + odd  # whole chunks are no multiple of 16, 32 or 128 here
     out |= own_lengths(structure.model_type, structure.config, out["S"])
 
 
@@ -219,6 +222,7 @@ def _case(key: ProgramKey, sizes: dict[str, int], stack: tuple[int, ...]) -> Cas
         batch=sizes["B"],
         sequence=sizes["S"],
         rank=sizes["r"],
+        documents=sizes.get("Q"),
         method_sizes=sizes,
         num_valid_labels=sizes["N"] if on_cuda_fused else None,
         num_labels=sizes.get("C"),

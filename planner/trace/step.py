@@ -28,7 +28,10 @@ def _sft_loss(model: nn.Module, inputs: dict[str, Any], num_items: torch.Tensor)
     num_correct = outputs.is_top1.sum().sum()
     _ = (entropy_sum / num_valid).item() if num_valid > 0 else 0.0
     _ = (num_correct / num_valid).item() if num_valid > 0 else 0.0
-    inputs["attention_mask"].sum().sum().item()
+    if "attention_mask" in inputs:
+        inputs["attention_mask"].sum().sum().item()
+    else:
+        torch.tensor(inputs["position_ids"].size(1)).sum().item()
     return loss
 
 
@@ -128,6 +131,28 @@ def training_step(
         _ = bool(torch.isnan(step_loss) or torch.isinf(step_loss))
         total_loss += step_loss
     return optimizer_step(model, optimizer, max_grad_norm=max_grad_norm, mark=mark)
+
+
+def packed_batch(length: int, documents: int, *, real: bool = False, vocab_size: int = 100) -> dict[str, Any]:
+    """A row of ``length`` tokens made of documents, as TRL's collator sends it when it packs: no mask, but positions,
+    int64 (1, length), each token's document, int32 (1, length), and where documents end, int32 (documents + 1), twice
+    (trl/trainer/sft_trainer.py, DataCollatorForLanguageModeling with padding_free)."""
+    if not real:
+        batch: dict[str, Any] = {
+            name: torch.empty((1, length), dtype=torch.long) for name in ("input_ids", "labels", "position_ids")
+        }
+        batch["seq_idx"] = torch.empty((1, length), dtype=torch.int32)
+        batch |= {name: torch.empty(documents + 1, dtype=torch.int32) for name in ("cu_seq_lens_q", "cu_seq_lens_k")}
+        return batch | {"max_length_q": length, "max_length_k": length}
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    sizes = [length // documents] * (documents - 1)
+    sizes.append(length - sum(sizes))
+    ids = torch.randint(3, vocab_size, (length,)).tolist()
+    collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
+    made: dict[str, Any] = collate([{"input_ids": ids, "labels": ids, "seq_lengths": sizes}])
+    made["cu_seq_lens_k"] = made["cu_seq_lens_q"].clone()  # accelerate copies each to the device
+    return made
 
 
 def language_batch(
