@@ -40,6 +40,7 @@ class Mode(Value):
     packing: bool = False
     """Documents in one row without padding, their ends beside it."""
     feedforward_modules: tuple[str, ...] = ()
+    modules_to_save: tuple[str, ...] = ()
     adapter_kind: AdapterKind | None = None
     non_linearity: NonLinearity | None = None
     encoder: EncoderType | None = None
