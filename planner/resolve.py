@@ -23,6 +23,7 @@ from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.picker import Picker
 from vramplan.planner.precision import resolve_precision
 from vramplan.planner.setup_check import check_setup
+from vramplan.planner.stored_quantised import check_quantization
 from vramplan.planner.tasks import DEFAULT_NUM_LABELS, DEFAULT_TARGET_LENGTH, NO_CHECKPOINTING, check_task, default_task
 from vramplan.planner.training_setup import TrainingRecipe, TrainingSetup
 from vramplan.planner.unpriced import refuse_unpriced
@@ -76,7 +77,7 @@ def resolve(
     given = _normal(given)
     check_given(given)
     refuse_unpriced(given)
-    _check_model(model)
+    check_quantization(model)
     pick = Picker(given)
     try:
         return _resolve(pick, model, device, num_examples, rows)
@@ -114,14 +115,6 @@ def _normal(given: Mapping[str, Any]) -> dict[str, Any]:
     if "quant" in normal and normal.get("method", "lora") == "lora":
         normal["method"] = "qlora"
     return normal
-
-
-def _check_model(model: ModelSpec) -> None:
-    if model.quantization is not None:
-        raise UnsupportedError(
-            f"{model.repo_id} is already quantised with {model.quantization}, which is not priced yet",
-            remedy="price the original, unquantised model: --method qlora quantises it while loading",
-        )
 
 
 def _resolve(

@@ -9,56 +9,18 @@ Resumable: a program already in the file for a key of the grid and the same libr
 import argparse
 import contextlib
 import datetime
-import importlib.resources
 import json
 import sys
-import tomllib
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
-from typing import Any
 
-from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.errors import NoProgramError
 from vramplan.planner.memory.replay import At, Replay
-from vramplan.planner.memory.structure import program_key
-from vramplan.planner.methods import Full, Lora, Method, Qlora
 from vramplan.planner.programs.codec import dump_program, load_program
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.programs.program import Program
-from vramplan.planner.training_setup import Precision, TrainingSetup
-from vramplan.planner.workload import Workload
-
-METHODS: dict[str, Method] = {"full": Full(), "lora": Lora(), "qlora": Qlora()}
-FOLDER = importlib.resources.files("vramplan.planner.programs")
-
-
-def grid_keys() -> Iterator[tuple[str, ProgramKey]]:
-    """(what it is in words, key) of every program of the grid."""
-    grid = tomllib.loads((FOLDER / "grid.toml").read_text())
-    for cell in grid["cell"]:
-        axes = (cell["models"], cell["methods"], cell["losses"], cell["gradient_checkpointing"], cell["micro_batch"])
-        for model, method, loss, checkpointing, micro_batch in product(*axes):
-            setup = TrainingSetup(
-                method=METHODS[method],
-                precision=_precision(cell, method),
-                micro_batch_size=micro_batch,
-                gradient_checkpointing=checkpointing,
-                attention=cell["attention"],
-                loss=loss,
-            )
-            workload = Workload(sequence_length=cell["sequence_length"])
-            spec = resolve_model(model, online=False)
-            words = f"{model} {method} {loss} {cell['route']} checkpointing={checkpointing} rows={micro_batch}"
-            yield words, program_key(spec, workload, setup, cell["route"])
-
-
-def _precision(cell: dict[str, Any], method: str) -> Precision:
-    """Adapters are fp32, and bf16 on a quantised base, as SFTTrainer makes them."""
-    adapter = "bf16" if method == "qlora" else "fp32"
-    return Precision(dtype=cell["dtype"], mixed_precision=cell["mixed_precision"], adapter_dtype=adapter)
+from vramplan.planner.trace.grid import FOLDER, grid_keys
 
 
 def build(output: Path) -> int:

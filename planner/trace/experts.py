@@ -7,6 +7,7 @@ shape function, which fake tensors use, admits bf16 alone.
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 aten = torch.ops.aten
 
@@ -19,12 +20,17 @@ def grouped_mm(
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """The output of ``aten._grouped_mm``, shaped as for bf16 and in the dtype of the input."""
-    like = aten._grouped_mm.default(_on_meta(mat_a), _on_meta(mat_b), None if offs is None else offs.to("meta"))
+    with _disable_current_modes():
+        like = aten._grouped_mm.default(
+            _on_meta(mat_a, torch.bfloat16),
+            _on_meta(mat_b, torch.bfloat16),
+            None if offs is None else _on_meta(offs, offs.dtype),
+        )
     return torch.empty_strided(like.shape, like.stride(), dtype=out_dtype or mat_a.dtype, device=mat_a.device)
 
 
-def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=torch.bfloat16, device="meta")
+def _on_meta(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device="meta")
 
 
 def shaped_kernels(dtypes: set[str]) -> dict[Any, Any]:

@@ -145,7 +145,7 @@ def test_a_shortened_list_says_so_on_stderr(capsys: pytest.CaptureFixture[str]) 
     assert main(["models", "--limit", "3"]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 4
-    assert "3 of 405 models" in err
+    assert "3 of 406 models" in err
 
 
 def test_the_models_command_shows_one_models_card(capsys: pytest.CaptureFixture[str]) -> None:
