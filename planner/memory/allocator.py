@@ -17,7 +17,7 @@ from typing import Final
 
 from vramplan.planner.memory.alloc_conf import MIN_LARGE_ALLOC_BYTES, AllocConf, parse_alloc_conf
 from vramplan.planner.memory.blocks import Block, BlockPool
-from vramplan.planner.memory.segments import DeviceMemory, grow, growable_bytes, unmap
+from vramplan.planner.memory.segments import DeviceMemory, OutOfDeviceMemory, grow, least_growable, unmap
 from vramplan.planner.units import MIB
 
 __all__ = ["AllocConf", "CachingAllocator", "OutOfDeviceMemory", "parse_alloc_conf"]
@@ -35,21 +35,6 @@ MAX_REQUEST_BYTES: Final = 2**60
 
 _UNLIMITED: Final = 2**64 - 1  # std::numeric_limits<size_t>::max(), the default of max_split_size
 _LARGE_BASE_ADDRESS: Final = 2**62
-
-
-class OutOfDeviceMemory(Exception):  # noqa: N818 - an outcome of a replay, not a mistake
-    """The driver had no more memory, even after the cache was flushed. The allocator stays usable.
-
-    Carries ``size_bytes`` (asked for), and ``reserved_bytes`` and ``allocated_bytes`` as they stood after the flush.
-    """
-
-    def __init__(self, size_bytes: int, *, reserved_bytes: int, allocated_bytes: int) -> None:
-        super().__init__(
-            f"no room for {size_bytes} bytes: {allocated_bytes} bytes are allocated, {reserved_bytes} reserved"
-        )
-        self.size_bytes = size_bytes
-        self.reserved_bytes = reserved_bytes
-        self.allocated_bytes = allocated_bytes
 
 
 class CachingAllocator:
@@ -227,7 +212,7 @@ class CachingAllocator:
             return None
         after = pool.blocks[index].next
         if after is not None and not after.mapped:
-            index = _least_growable(pool, index)
+            index = least_growable(pool, index)
         if self._max_split_bytes != _UNLIMITED:
             limit, size_bytes = self._max_split_bytes, pool.blocks[index].size_bytes
             if rounded < limit <= size_bytes or (limit <= rounded and size_bytes >= rounded + self._max_rounding_bytes):
@@ -313,11 +298,3 @@ class CachingAllocator:
                 target_bytes -= block.size_bytes
                 idle.remove(block)
                 self._release(block)
-
-
-def _least_growable(pool: BlockPool, index: int) -> int:
-    """A block before bare address space counts as large as it could grow, so that others are used up first."""
-    blocks = pool.blocks
-    while index + 1 < len(blocks) and growable_bytes(blocks[index + 1]) < growable_bytes(blocks[index]):
-        index += 1
-    return index

@@ -13,6 +13,21 @@ from vramplan.planner.memory.blocks import Block, BlockPool
 _ADDRESS_SPACE_PAGES: Final = 2**40  # without end for any device there is; PyTorch: 9/8 of the device's memory
 
 
+class OutOfDeviceMemory(Exception):  # noqa: N818 - an outcome of a replay, not a mistake
+    """The driver had no more memory, even after the cache was flushed. The allocator stays usable.
+
+    Carries ``size_bytes`` (asked for), and ``reserved_bytes`` and ``allocated_bytes`` as they stood after the flush.
+    """
+
+    def __init__(self, size_bytes: int, *, reserved_bytes: int, allocated_bytes: int) -> None:
+        super().__init__(
+            f"no room for {size_bytes} bytes: {allocated_bytes} bytes are allocated, {reserved_bytes} reserved"
+        )
+        self.size_bytes = size_bytes
+        self.reserved_bytes = reserved_bytes
+        self.allocated_bytes = allocated_bytes
+
+
 class DeviceMemory:
     """The driver's side: how much is held from it. Nothing is given beyond ``limit_bytes``."""
 
@@ -39,6 +54,14 @@ def growable_bytes(block: Block) -> int:
     """What a free block could grow to: itself and the bare address space right after it (``expandable_size``)."""
     after = block.next
     return block.size_bytes + (after.size_bytes if after is not None and not after.mapped else 0)
+
+
+def least_growable(pool: BlockPool, index: int) -> int:
+    """A block before bare address space counts as large as it could grow, so that others are used up first."""
+    blocks = pool.blocks
+    while index + 1 < len(blocks) and growable_bytes(blocks[index + 1]) < growable_bytes(blocks[index]):
+        index += 1
+    return index
 
 
 def grow(pool: BlockPool, size_bytes: int, device: DeviceMemory) -> Block | None:
