@@ -7,7 +7,7 @@ from vramplan.planner.plan import Plan
 
 _DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """A launcher's variables: the trainer would join a group the plan knows nothing of."""
-_ALWAYS = {
+ALWAYS = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
     "TOKENIZERS_PARALLELISM": "false",
@@ -34,7 +34,7 @@ def worker_environment(plan: Plan, device: Device | None, inherited: Mapping[str
         if name not in _DISTRIBUTED and not name.startswith(("ACCELERATE_", "FSDP_", "TORCHELASTIC_"))
     }
     alloc_conf = plan.setup.alloc_conf
-    pinned = {**_ALWAYS, "PYTORCH_ALLOC_CONF": alloc_conf, "PYTORCH_CUDA_ALLOC_CONF": alloc_conf}
+    pinned = {**ALWAYS, "PYTORCH_ALLOC_CONF": alloc_conf, "PYTORCH_CUDA_ALLOC_CONF": alloc_conf}
     if plan.model.path is not None:
         pinned["HF_HUB_OFFLINE"] = "1"
     if device is not None:

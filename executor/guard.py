@@ -56,6 +56,8 @@ class Guard(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._saved_at = time.monotonic()
+        if self.stop.requested:  # while it waited for room
+            control.should_training_stop = True
 
     def check_loaded(self) -> None:
         """Compare what has been loaded with the plan.

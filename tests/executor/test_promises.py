@@ -191,3 +191,41 @@ def test_a_disk_that_fills_up_while_saving_is_waited_for(
     assert [event.step for event in events if isinstance(event, Saved)] == [1, 2]
     assert (tmp_path / "output" / "checkpoint-1" / SEAL).exists()
     assert not (tmp_path / "output" / SAVING).exists()
+
+
+def test_a_full_disk_pauses_the_run_and_is_pruned_first(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([10**12] * 4 + [0] * 4)
+
+    def free(folder: Path) -> int:
+        return next(looks, 10**12)
+
+    monkeypatch.setattr(saving, "free_bytes", free)
+    monkeypatch.setattr("vramplan.executor.disk.free_bytes", free)
+    monkeypatch.setattr("vramplan.executor.disk.POLL_SECONDS", 0.01)
+    code, events = worked(make_plan(tmp_path, max_steps=3, save_steps=1, **world), tmp_path)
+    assert code is ExitCode.OK
+    paused = [event.what for event in events if isinstance(event, Progress) and event.what.startswith("paused")]
+    assert len(paused) == 1
+    assert "free some space to go on" in paused[0]
+    saved = [event for event in events if isinstance(event, Saved)]
+    assert [event.step for event in saved] == [1, 2, 3, 3]
+    assert all(event.seconds is not None and event.free_bytes for event in saved[:-1])
+
+
+def test_told_to_stop_while_the_disk_is_full_it_stops(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "free_bytes", lambda folder: 0)
+    monkeypatch.setattr("vramplan.executor.disk.free_bytes", lambda folder: 0)
+    monkeypatch.setattr("vramplan.executor.disk.POLL_SECONDS", 0.01)
+    stop, events = Stop(), list[Event]()
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        stop.requested = stop.requested or (isinstance(event, Progress) and event.what.startswith("paused"))
+
+    plan = make_plan(tmp_path, **world)
+    assert Work(plan, Attempt(), tmp_path, emit, stop).run() is ExitCode.INTERRUPTED
+    assert read_report(tmp_path / "report.json").steps == 1
