@@ -5,7 +5,7 @@ from typing import Any
 
 from vramplan.planner.errors import UnsupportedError, UsageError
 from vramplan.planner.memory.recurrence import NO_LORA, NO_LORA_TYPES
-from vramplan.planner.memory.static_methods import check_biases, check_norms, hidden_size, linear_names
+from vramplan.planner.memory.static_methods import check_biases, check_norms, hidden_size, linear_names, saved
 from vramplan.planner.method_targets import ia3_targets, norm_targets, output_projections
 from vramplan.planner.methods import (
     Bitfit,
@@ -38,6 +38,7 @@ OPTION_METHODS: dict[str, tuple[str, ...]] = {
     "lora_dropout": _LOW_RANK,
     "use_rslora": _LOW_RANK,
     "use_dora": _LOW_RANK,
+    "modules_to_save": _LOW_RANK,
     "adapter_dtype": _ADAPTERS,
     "quant": ("qlora", *_ADAPTERS[2:]),
     "double_quant": ("qlora", *_ADAPTERS[2:]),
@@ -81,7 +82,31 @@ def _low_rank(pick: Picker, model: ModelSpec) -> dict[str, Any]:
         "target_modules": targets,
         "use_rslora": pick.take("use_rslora", False),
         "use_dora": pick.take("use_dora", False),
+        "modules_to_save": _modules_to_save(pick, model),
     }
+
+
+def _modules_to_save(pick: Picker, model: ModelSpec) -> tuple[str, ...]:
+    """Modules a person wants trained in full.
+
+    Raises:
+        UsageError: a name matches no module.
+        UnsupportedError: embeddings and head share their weight, and one of them would part from it.
+    """
+    text = pick.take("modules_to_save", None)
+    names = tuple(name.strip() for name in text.split(",")) if text else ()
+    for name in names:
+        matched = [weight for weight in model.weights if name and saved(weight, (name,))]
+        if not matched:
+            raise UsageError(
+                f"--modules-to-save {name} matches no module of {model.repo_id}",
+                remedy="name modules such as embed_tokens or lm_head",
+            )
+        if any(weight.module == "embedding" for weight in matched) and model.config.get("tie_word_embeddings"):
+            raise UnsupportedError(
+                f"--modules-to-save {name} on tied embeddings is not priced yet", remedy="use --method full"
+            )
+    return names
 
 
 def _low_rank_targets(pick: Picker, model: ModelSpec) -> Targets:

@@ -49,6 +49,8 @@ class _LowRank(Value):
     target_modules: Targets = "all-linear"
     use_rslora: bool = False
     use_dora: bool = False
+    modules_to_save: tuple[str, ...] = ()
+    """Ends of the names of modules that train in full, as copies beside the frozen ones."""
 
 
 class Lora(_LowRank):

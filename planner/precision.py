@@ -38,8 +38,14 @@ def resolve_precision(pick: Picker, method: Method, loop: str, device: Device | 
 
 
 def _check_scaled_base(precision: Precision, method: Method) -> None:
-    """PEFT's IA3 on a 4-bit linear hands fp32 on where no autocast takes it back (peft/tuners/ia3/bnb.py)."""
+    """PEFT's IA3 on a 4-bit linear hands fp32 on where no autocast takes it back (peft/tuners/ia3/bnb.py); so do
+    modules trained in full, which are fp32 as adapters are."""
     half = precision.dtype != "fp32" and precision.mixed_precision == "no"
+    if getattr(method, "modules_to_save", ()) and half:
+        raise UsageError(
+            f"--modules-to-save on a {precision.dtype} base without autocast: fp32 modules beside half-precision ones",
+            remedy=f"use --mixed-precision {precision.dtype}",
+        )
     if method.kind == "ia3" and quant_of(method) is not None and half:
         raise UsageError(
             f"--method ia3 on a quantised {precision.dtype} base without autocast: "

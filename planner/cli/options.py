@@ -85,6 +85,7 @@ SETUP: tuple[Option, ...] = (
     Option(
         "target", str, "all-linear, or names such as q_proj,v_proj", "NAMES", ("--target-modules", "--target_modules")
     ),
+    Option("modules_to_save", str, "LoRA: modules trained in full beside it", "NAMES", ("--modules_to_save",)),
     Option("lora_dropout", number, "dropout before the adapter", "P", ("--lora_dropout",)),
     Option("use_rslora", None, "scale by alpha / sqrt(rank)", None, ("--use_rslora",)),
     Option("use_dora", None, "learn magnitude apart from direction", None, ("--use_dora",)),

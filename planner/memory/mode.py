@@ -15,6 +15,7 @@ from vramplan.planner.methods import (
     Qlora,
     quant_of,
     trains_base,
+    virtual_tokens,
 )
 from vramplan.planner.programs.key import Mode
 from vramplan.planner.training_setup import TrainingSetup
@@ -62,6 +63,7 @@ def _axes(method: Method) -> dict[str, Any]:
     match method:
         case Lora() | Qlora():
             axes |= {"dropout": method.lora_dropout > 0, "use_dora": method.use_dora}
+            axes["modules_to_save"] = _sorted_targets(method.modules_to_save)
         case Bottleneck():
             axes |= {"adapter_kind": method.adapter_kind, "non_linearity": method.non_linearity}
         case Ia3():
@@ -83,6 +85,8 @@ def _refuse_unpriced(setup: TrainingSetup, workload: Workload) -> None:
     refusals = {
         f"--sharding {setup.sharding}": setup.sharding != "none",
         f"--offload {setup.offload}": setup.offload != "none",
+        f"--method {method.kind} with --task {workload.task}": virtual_tokens(method) > 0
+        and workload.task != "causal-lm",
         "--use-dora with --quant int8": getattr(method, "use_dora", False) and quant_of(method) == "int8",
     }
     for option, refused in refusals.items():

@@ -43,10 +43,9 @@ def adapter_groups(model: ModelSpec, setup: TrainingSetup) -> list[Group]:
         case LnTuning():
             return list(_norms(model, method, size))
         case Prefix():
-            width = prefix_width(model.config, prefix_layers(model))
-            return [Group(method.num_virtual_tokens * width, size, 1, embedding=True)]
+            return [_embeddings(method.num_virtual_tokens, prefix_width(model.config, prefix_layers(model)), size)]
         case Prompt():
-            return [Group(method.num_virtual_tokens * hidden_size(model.config), size, 1, embedding=True)]
+            return [_embeddings(method.num_virtual_tokens, hidden_size(model.config), size)]
         case Ptuning():
             return list(_encoder(hidden_size(model.config), method, size))
         case _:
@@ -59,16 +58,25 @@ def _low_rank(model: ModelSpec, method: Lora | Qlora, size: int) -> Iterator[Gro
         yield Group(rows * method.r, size, count, shape=(rows, method.r))
         if method.use_dora:
             yield Group(rows, DORA_MAGNITUDE_BYTES, count, shape=(rows,))
+    for weight in model.weights:
+        if saved(weight, method.modules_to_save):
+            decays = weight.module != "norm" and not is_bias(weight)
+            yield Group(weight.numel, size, weight.count, decays, weight.module == "embedding", weight.shape)
+
+
+def saved(weight: Weight, modules: tuple[str, ...]) -> bool:
+    """Whether a weight belongs to a module that trains as a copy (peft/utils/other.py, _set_trainable)."""
+    return any(weight.name.rpartition(".")[0].endswith(module) for module in modules)
 
 
 def _bottlenecks(model: ModelSpec, method: Bottleneck, size: int) -> Iterator[Group]:
     width = method.bottleneck_size
     but = excluded_modules(method)
     for rows, _, count in targeted(model, method.target_modules, but=but):
-        yield Group(width * rows, size, count)
-        yield Group(width, size, count, decays=False)
-        yield Group(rows * width, size, count)
-        yield Group(rows, size, count, decays=False)
+        yield Group(width * rows, size, count, shape=(width, rows))
+        yield Group(width, size, count, decays=False, shape=(width,))
+        yield Group(rows * width, size, count, shape=(rows, width))
+        yield Group(rows, size, count, decays=False, shape=(rows,))
 
 
 def excluded_modules(method: Bottleneck) -> tuple[str, ...]:
@@ -82,7 +90,8 @@ def _factors(model: ModelSpec, method: Ia3, size: int) -> Iterator[Group]:
             rows, columns = _rows_and_columns(weight)
             module = weight.name.rpartition(".")[0]
             feedforward = any(module.endswith(end) for end in method.feedforward_modules)
-            yield Group(columns if feedforward else rows, size, weight.count)
+            shape = (1, columns) if feedforward else (rows, 1)
+            yield Group(columns if feedforward else rows, size, weight.count, shape=shape)
     _check_matched(model, method.target_modules)
 
 
@@ -90,7 +99,7 @@ def _norms(model: ModelSpec, method: LnTuning, size: int) -> Iterator[Group]:
     check_norms(model, method.target_modules)
     for weight in model.weights:
         if weight.module == "norm" and any(ends_with(weight.name, target) for target in method.target_modules):
-            yield Group(weight.numel, size, weight.count, decays=False)
+            yield Group(weight.numel, size, weight.count, decays=False, shape=weight.shape)
 
 
 def check_norms(model: ModelSpec, targets: tuple[str, ...]) -> None:
@@ -126,14 +135,18 @@ def is_bias(weight: Weight) -> bool:
     return weight.name.endswith("bias")
 
 
+def _embeddings(tokens: int, width: int, size: int) -> Group:
+    return Group(tokens * width, size, 1, embedding=True, shape=(tokens, width))
+
+
 def _encoder(hidden: int, method: Ptuning, size: int) -> Iterator[Group]:
     width = method.encoder_hidden_size
 
     def linear(columns: int, rows: int) -> Iterator[Group]:
-        yield Group(rows * columns, size, 1)
-        yield Group(rows, size, 1, decays=False)
+        yield Group(rows * columns, size, 1, shape=(rows, columns))
+        yield Group(rows, size, 1, decays=False, shape=(rows,))
 
-    yield Group(method.num_virtual_tokens * hidden, size, 1, embedding=True)
+    yield _embeddings(method.num_virtual_tokens, hidden, size)
     if method.encoder_reparameterization_type == "MLP":
         yield from linear(hidden, width)
         yield from linear(width, width)
@@ -141,9 +154,9 @@ def _encoder(hidden: int, method: Ptuning, size: int) -> Iterator[Group]:
         return
     columns = hidden
     for _ in range(LSTM_LAYERS):
-        yield Group(4 * width * columns, size, 2)  # input to the four gates, both directions
-        yield Group(4 * width * width, size, 2)  # state to the four gates
-        yield Group(4 * width, size, 4, decays=False)
+        yield Group(4 * width * columns, size, 2, shape=(4 * width, columns))  # input to the four gates, both ways
+        yield Group(4 * width * width, size, 2, shape=(4 * width, width))  # state to the four gates
+        yield Group(4 * width, size, 4, decays=False, shape=(4 * width,))
         columns = 2 * width
     yield from linear(2 * width, 2 * width)
     yield from linear(2 * width, hidden)

@@ -82,6 +82,7 @@ def _lora_config(method: Lora | Qlora) -> Any:
         target_modules=targets if isinstance(targets, str) else list(targets),
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
+        modules_to_save=list(method.modules_to_save) or None,
         bias="none",
         **CAUSAL_LM,
     )

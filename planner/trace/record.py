@@ -69,6 +69,7 @@ def method_of(mode: Mode, rank: int, sizes: dict[str, int]) -> Method:
         "quant": mode.quant,
         "double_quant": mode.double_quant,
         "feedforward_modules": mode.feedforward_modules,
+        "modules_to_save": mode.modules_to_save,
         "adapter_kind": mode.adapter_kind,
         "non_linearity": mode.non_linearity,
         "encoder_reparameterization_type": mode.encoder,

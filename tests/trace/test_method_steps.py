@@ -56,6 +56,11 @@ MODES = {
         "quant": "nf4",
         "double_quant": True,
     },
+    "LoRA, embeddings and head trained in full": {
+        "method": "lora",
+        "target_modules": ("q_proj", "v_proj"),
+        "modules_to_save": ("embed_tokens", "lm_head"),
+    },
     "int8": {"method": "qlora", "quant": "int8", "dtype": "bf16", "adapter_dtype": "bf16"},
     "ln-tuning": {
         "method": "ln-tuning",
