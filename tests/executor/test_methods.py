@@ -12,7 +12,7 @@ from tests.executor.factories import make_plan, make_setup, make_tiny_llama, pin
 from tests.executor.test_training import LINEARS, WEIGHTS, trained
 from vramplan.executor.events import Step
 from vramplan.planner.errors import ExitCode
-from vramplan.planner.methods import Bottleneck, Ia3, Layerwise, LnTuning, Method, Prefix, Prompt, Ptuning
+from vramplan.planner.methods import Bottleneck, Ia3, Layerwise, LnTuning, Lora, Method, Prefix, Prompt, Ptuning
 
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
@@ -43,6 +43,11 @@ CASES: dict[str, tuple[Method, int, int]] = {
     "houlsby": (
         Bottleneck(bottleneck_size=8, target_modules=("o_proj", "down_proj")),
         2 * 2 * (2 * 64 * 8 + 8 + 64),
+        ROTARY,
+    ),
+    "LoRA and the head": (
+        Lora(r=4, target_modules=("q_proj",), modules_to_save=("lm_head",)),
+        2 * 4 * (64 + 64) + 300 * 64,
         ROTARY,
     ),
     "IA3 on int8": (
