@@ -108,7 +108,9 @@ SETUP: tuple[Option, ...] = (
     Option(
         "attention", one_of(*get_args(Attention)), ", ".join(get_args(Attention)), "NAME", ("--attn-implementation",)
     ),
-    Option("loss", one_of("auto", "standard", "fused", "liger"), "auto, standard or fused", "NAME"),
+    Option(
+        "loss", one_of("auto", "standard", "fused", "liger"), "auto, standard, fused, or liger: priced only", "NAME"
+    ),
     Option("loop", one_of(*get_args(Loop)), "executor (ours), trainer or plain: the last two are priced only", "NAME"),
     Option("alloc_conf", str, "PYTORCH_ALLOC_CONF of the run", "STR"),
     Option("task", one_of("causal-lm", "classification", "seq2seq"), "causal-lm", "TASK"),

@@ -1,10 +1,12 @@
 """The because of each budget line, in words and with its arithmetic."""
 
+from vramplan.planner.dims import language_config
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.memory.budget import Component
 from vramplan.planner.memory.static import StaticMemory, base_dtype
 from vramplan.planner.methods import Bottleneck, Ia3, LnTuning, Method, Prefix, Prompt, Ptuning, quant_of, trains_base
 from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.tasks import CLASSIFIER
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import format_bytes, format_count
 
@@ -119,7 +121,9 @@ def _batch(setup: TrainingSetup) -> str:
 
 
 def _loss(model: ModelSpec, setup: TrainingSetup) -> str:
-    vocabulary = model.config.get("vocab_size")
+    if model.architecture.endswith(CLASSIFIER):
+        return "a few logits a row: the model's own loss"
+    vocabulary = language_config(model.config)["vocab_size"]
     if setup.loss == "fused":
         return f"vocabulary {vocabulary:,} in tiles of 4,096 tokens x 32,768: TRL's fused head"
     kept = ", and the logits the loop's names keep from step to step" if setup.loop == "plain" else ""

@@ -1,0 +1,73 @@
+"""The phases around a training step, by hand for Llama 3.1 8B: its largest linears are 14336 x 4096."""
+
+import pytest
+
+from tests.unit.test_estimate import BF16, LLAMA, WORKLOAD, hand, priced
+from vramplan.planner.errors import UnsupportedError, UsageError
+from vramplan.planner.estimate import estimate
+from vramplan.planner.memory.phases import warmed_up_bytes
+from vramplan.planner.memory.static import count_static
+from vramplan.planner.methods import Full, Lora, Qlora
+from vramplan.planner.resolve import resolve
+from vramplan.planner.training_setup import TrainingSetup
+
+LARGEST = 14336 * 4096
+
+
+def _line(candidate: object, phase: str, component: str) -> int:
+    lines = [each.lines for each in candidate.budget.phases if each.name == phase]  # type: ignore[attr-defined]
+    return sum(line.estimate_bytes for line in lines[0] if line.component == component)
+
+
+def test_a_linear_is_on_the_device_in_half_precision_while_it_is_quantised() -> None:
+    # two bytes a weight, and an fp32 for each block of 64 until those are quantised too
+    assert _line(priced(method=Qlora(r=16)), "load", "temporaries") == 2 * LARGEST + 4 * LARGEST // 64
+    assert _line(priced(method=Lora(r=16)), "load", "temporaries") == 0
+
+
+def test_merging_needs_two_products_of_the_factors_and_is_not_done_on_a_quantised_base() -> None:
+    assert _line(priced(method=Lora(r=16)), "merge", "temporaries") == 2 * LARGEST * 4
+    assert "merge" not in [phase.name for phase in priced(method=Qlora(r=16)).budget.phases]
+
+
+def test_saving_and_resuming_hold_what_lies_between_two_steps() -> None:
+    candidate = priced(method=Full(), optimizer="adamw_torch")
+    params = LLAMA.total_params
+    for phase in ("save", "resume"):
+        assert _line(candidate, phase, "weights") == 2 * params
+        assert _line(candidate, phase, "optimizer") == 4 * params
+
+
+def test_loading_never_is_the_peak() -> None:
+    assert priced(method=Qlora(r=16)).budget.peak_phase != "load"
+
+
+def test_what_transformers_reserves_before_loading_stays_reserved() -> None:
+    """Our executor names the device while loading, so one block of the weights' size is taken first; a stock Trainer
+    does not."""
+    ours, stock = (TrainingSetup(method=Full(), precision=BF16, loop=loop) for loop in ("executor", "trainer"))
+    weights = count_static(LLAMA, ours).weights
+    assert warmed_up_bytes(weights, ours) == 2 * LLAMA.total_params
+    assert warmed_up_bytes(weights, stock) == 0
+
+
+@pytest.mark.parametrize(("change", "said"), [({"loop": "plain"}, "plain loop"), ({"loss": "liger"}, "Liger")])
+def test_what_is_priced_only_says_why(change: dict[str, str], said: str) -> None:
+    setup = TrainingSetup(method=Lora(r=16), precision=BF16, **change)
+    candidate = estimate(LLAMA, WORKLOAD, setup, None, programs=hand)
+    assert not candidate.runnable
+    assert said in (candidate.not_runnable_because or "")
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"optimizer": "sgd", "weight_decay": 0.1}, UnsupportedError),
+        ({"attention": "flash_attention_2", "dtype": "fp32", "mixed_precision": "no"}, UsageError),
+        ({"packing": True, "loop": "trainer"}, UsageError),
+        ({"loss": "liger", "loop": "trainer", "dtype": "fp32", "mixed_precision": "bf16"}, UnsupportedError),
+    ],
+)
+def test_what_does_not_go_together_is_refused(given: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        resolve({"method": "full", **given}, LLAMA, None)
