@@ -111,6 +111,23 @@ def model(plan: Plan) -> Check:
     return _ok("model", str(folder))
 
 
+def download(plan: Plan) -> tuple[Check, ...]:
+    """Room in the Hub's cache for a model that is not there yet; its weights are taken to be 16-bit."""
+    if plan.model.path is not None:
+        return ()
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(plan.model.repo_id, "config.json", revision=plan.model.revision)
+    if isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors")):
+        return (_ok("download", f"{plan.model.repo_id} is in the Hub's cache"),)
+    folder = Path(constants.HF_HUB_CACHE)
+    needed_bytes, free_bytes = 2 * plan.model.total_params, free_on_disk(folder)
+    found = f"about {format_bytes(needed_bytes)} into {folder}, {format_bytes(free_bytes)} free"
+    if needed_bytes <= free_bytes:
+        return (_ok("download", found),)
+    return (_blocks("download", found, "free some space, or set HF_HOME to a larger disk"),)
+
+
 def model_config_now(plan: Plan) -> str | None:
     """The hash of a local model's config as it is now; None where it cannot be read, or is the Hub's."""
     if plan.model.path is None:

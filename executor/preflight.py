@@ -66,6 +66,7 @@ def preflight(
             checks.host_memory(plan),
             checks.disk(plan),
             checks.model(plan),
+            *checks.download(plan),
             *(() if "data" in drifted else (checks.training_data(plan),)),
             *checks.held_out_data(plan),
             checks.output(plan, resumes=resumes),

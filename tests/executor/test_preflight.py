@@ -148,6 +148,22 @@ def test_the_disk_must_hold_the_checkpoints_and_the_result(tmp_path: Path, world
     assert verdicts(checked(make_plan(tmp_path, budget=budget, **world), tmp_path)) == {"disk": "blocks"}
 
 
+def test_a_model_from_the_hub_needs_room_in_its_cache(tmp_path: Path, world: dict[str, Any]) -> None:
+    plan = make_plan(tmp_path, data=world["data"])
+    hub = plan.model.model_copy(update={"revision": "0" * 40, "total_params": 10**15})
+    result = checked(plan.model_copy(update={"model": hub}), tmp_path)
+    assert verdicts(result) == {"download": "blocks"}
+    assert "HF_HOME" in preflight_text(result, width=200)
+
+
+def test_a_tight_plan_may_go_once_it_was_verified(tmp_path: Path, world: dict[str, Any]) -> None:
+    budget = make_budget(4 * GIB).model_copy(update={"high_process_bytes": 5 * GIB})
+    plan = make_plan(tmp_path, budget=budget, **world)
+    device = make_device(free_bytes=int(4.5 * GIB))
+    assert verdicts(checked(plan, tmp_path, device)) == {"memory": "blocks"}
+    assert verdicts(checked(plan, tmp_path, device, verified=True)) == {"memory": "warns"}
+
+
 def test_output_that_exists_is_pointed_out_and_a_folder_in_use_is_refused(
     tmp_path: Path, world: dict[str, Any]
 ) -> None:
