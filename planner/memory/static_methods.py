@@ -13,6 +13,7 @@ from typing import Any
 
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UsageError
+from vramplan.planner.memory.expert_adapters import converted, expert_groups
 from vramplan.planner.memory.groups import Group
 from vramplan.planner.method_targets import ATTENTION_OUTPUTS, ends_with
 from vramplan.planner.methods import Bottleneck, Ia3, LnTuning, Lora, Prefix, Prompt, Ptuning, Qlora, Targets
@@ -53,7 +54,8 @@ def adapter_groups(model: ModelSpec, setup: TrainingSetup) -> list[Group]:
 
 
 def _low_rank(model: ModelSpec, method: Lora | Qlora, size: int) -> Iterator[Group]:
-    for rows, columns, count in targeted(model, method.target_modules):
+    yield from expert_groups(model, method, size)
+    for rows, columns, count in targeted(model, method.target_modules, but=converted(model, method).names):
         yield Group(method.r * columns, size, count, shape=(method.r, columns))
         yield Group(rows * method.r, size, count, shape=(rows, method.r))
         if method.use_dora:
