@@ -16,7 +16,7 @@ from vramplan.planner.programs.program import MacroCall, Size
 
 Form = tuple[int, ...]
 """In the order of the module's first line."""
-LEAST = {"B": 1, "S": 2, "N": 1, "r": 1}
+LEAST = {"B": 1, "S": 2, "N": 1, "r": 1, "P": 1, "b": 1, "e": 1, "L": 1, "W": 1}
 """The smallest values a program is replayed at."""
 
 
