@@ -41,13 +41,22 @@ def model_dims(config: dict[str, Any]) -> dict[str, int]:
     return dims
 
 
+def language_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The language model's part of a config; a multimodal one nests it.
+
+    >>> language_config({"text_config": {"vocab_size": 10}, "image_token_index": 3})["vocab_size"]
+    10
+    """
+    return {**config, **(config.get("text_config") or {})}
+
+
 def window_of(config: dict[str, Any]) -> int | None:
     """How far sliding or chunked attention reaches; None: the config has none.
 
     >>> window_of({"sliding_window": 4096}), window_of({"local_attention": 128}), window_of({})
     (4096, 64, None)
     """
-    text = {**config, **(config.get("text_config") or {})}
+    text = language_config(config)
     if isinstance(text.get("local_attention"), int):  # both sides together (ModernBERT)
         return int(text["local_attention"]) // 2
     windows = [text.get(name) for name in ("sliding_window", "attention_chunk_size")]

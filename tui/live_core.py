@@ -60,8 +60,9 @@ class LiveCore:
 
     def resolve_model(self, text: str) -> ModelSpec:
         from vramplan.planner.adapters.models import resolve_model
+        from vramplan.planner.adapters.tasks import model_for_task
 
-        return resolve_model(text)
+        return model_for_task(resolve_model(text))
 
     def largest(self, device: Device, knobs: Knobs) -> Iterator[Largest]:
         from vramplan.planner.cli.largest import largest_on

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vramplan.planner.device import Route
-from vramplan.planner.dims import model_dims, window_of
+from vramplan.planner.dims import language_config, model_dims, window_of
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.memory.mode import mode_of
 from vramplan.planner.memory.recurrence import own_lengths, program_length
@@ -151,7 +151,7 @@ def _kinds_of_stack(model: ModelSpec, stack: str, depth: int) -> tuple[str, ...]
             has[layer].append((weight.name, weight.shape))
     letters: dict[tuple[Any, ...], str] = {}
     kinds = [letters.setdefault(tuple(names), f"k{len(letters)}") for names in has]
-    types = _text(model.config).get("layer_types") or []
+    types = language_config(model.config).get("layer_types") or []
     if len(types) == depth:
         kinds = [f"{kind}:{attention}" for kind, attention in zip(kinds, types, strict=True)]
     return tuple(kinds)
@@ -160,11 +160,6 @@ def _kinds_of_stack(model: ModelSpec, stack: str, depth: int) -> tuple[str, ...]
 def _stack(weight: Weight) -> str:
     """The list of layers a weight is in, by name."""
     return weight.name.partition(".{layer}")[0]
-
-
-def _text(config: dict[str, Any]) -> dict[str, Any]:
-    """The language model's part of a config."""
-    return {**config, **(config.get("text_config") or {})}
 
 
 def replay_values(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict[str, int]:
@@ -229,7 +224,7 @@ def _own_structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -
 
 def _window(config: dict[str, Any], workload: Workload, num_virtual_tokens: int) -> tuple[bool, bool]:
     """Whether layers slide, and whether the sequence reaches their window."""
-    config = _text(config)
+    config = language_config(config)
     window = window_of(config)
     types = config.get("layer_types")
     local = not types or any(word in str(kind) for kind in types for word in ("sliding", "chunked"))
