@@ -86,13 +86,7 @@ def forward(head: FusedHead) -> Iterator[int]:
 
 def backward(head: FusedHead) -> Iterator[int]:
     """ChunkedLogProbFunction.backward, up to its return."""
-    hidden_grad = FP32 * head.tokens * head.hidden
-    weight_grad = FP32 * head.vocabulary * head.hidden
-    yield hidden_grad
-    if head.head_trains:
-        yield weight_grad
-    if head.bias_trains:
-        yield FP32 * head.vocabulary
+    yield from _gradients(head)
     yield head.buffer_bytes
     hidden_chunk = weight_chunk = 0
     for tokens, widths in head.tiles():
@@ -114,6 +108,20 @@ def backward(head: FusedHead) -> Iterator[int]:
                 yield from _fold_backward(tokens, width, head)
             if head.bias_trains:
                 yield from (FP32 * width, -FP32 * width)  # the tile's sum
+    yield from _returned(head)
+
+
+def _gradients(head: FusedHead) -> Iterator[int]:
+    """The fp32 sums: of the hidden states, and of weight and bias where they train."""
+    yield FP32 * head.tokens * head.hidden
+    if head.head_trains:
+        yield FP32 * head.vocabulary * head.hidden
+    if head.bias_trains:
+        yield FP32 * head.vocabulary
+
+
+def _returned(head: FusedHead) -> Iterator[int]:
+    """The same in the dtypes of what they are gradients of."""
     if head.hidden_bytes != FP32:
         yield head.tokens * head.hidden * head.hidden_bytes
     if head.head_trains and head.weight_bytes != FP32:

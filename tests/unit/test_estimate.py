@@ -114,7 +114,15 @@ def test_only_cuda_has_a_context_a_workspace_and_blocks_of_512() -> None:
     assert on_cpu.budget.peak_reserved_bytes == on_cpu.budget.peak_allocated_bytes
     assert part(on_cpu, "loss", "loss") == 100
     names = [line.component for line in priced(make_device()).budget.process_lines]
-    assert names == ["context", "workspace", "fragmentation"]
+    assert names == ["context", "fragmentation"]
+
+
+def test_cublas_workspaces_count_as_allocated_as_pytorch_counts_them() -> None:
+    """8,519,680 bytes a handle (pytorch/pytorch#95668), 32 MiB on Hopper; one for the forward's thread, one for the
+    backward's."""
+    assert part(priced(make_device()), "forward", "workspace") == 2 * 8_519_680
+    assert part(priced(make_device(compute_capability=(9, 0))), "backward", "workspace") == 2 * 32 * 2**20
+    assert part(priced(make_device()), "load", "workspace") == 0
 
 
 def test_the_route_may_be_named_without_a_device() -> None:

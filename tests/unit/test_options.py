@@ -197,7 +197,6 @@ def test_what_the_device_cannot_do_is_refused_by_name(device: Any, given: dict[s
     ("option", "value"),
     [
         ("method", "two-stage"),
-        ("loss", "liger"),
         ("gpus", 2),
         ("nodes", 2),
         ("sharding", "fsdp"),

@@ -159,5 +159,5 @@ def test_a_method_nobody_can_price_is_named_and_the_others_are_ranked() -> None:
 def test_a_mistake_or_an_unpriced_method_is_not_ranked_around() -> None:
     with pytest.raises(UsageError, match="--rank 0"):
         recommended(make_cpu(), rank=0)
-    with pytest.raises(UnsupportedError, match="--method ia3 is not priced yet"):
-        recommended(make_cpu(), method="ia3")
+    with pytest.raises(UnsupportedError, match="--method two-stage is not priced yet"):
+        recommended(make_cpu(), method="two-stage")

@@ -223,15 +223,8 @@ def test_layers_of_other_families_are_told_apart_by_their_weights() -> None:
 @pytest.mark.parametrize(
     ("name", "setup"),
     [
-        ("--loss liger", {"loss": "liger"}),
-        ("--loop trainer", {"loop": "trainer"}),
-        ("--attention flash_attention_2", {"attention": "flash_attention_2"}),
-        ("--packing", {"packing": True}),
-        ("--kbit-preparation", {"kbit_preparation": True}),
         ("--sharding fsdp", {"sharding": "fsdp"}),
         ("--offload optimizer", {"offload": "optimizer"}),
-        ("--use-dora with a quantised base", {"method": Qlora(use_dora=True)}),
-        ("--quant int8", {"method": Qlora(quant="int8")}),
     ],
 )
 def test_an_option_without_a_price_is_refused_by_name(name: str, setup: Mapping[str, Any]) -> None:
