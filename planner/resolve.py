@@ -150,7 +150,7 @@ def _resolve(
         attention=choose_attention(pick, model, device),
         loss=_loss(pick, loop, workload),
         loop=loop,
-        padding=pick.take("padding", "none"),
+        padding=_padding(pick, rows, sequence_length, micro_batch),
         packing=pick.take("packing", False),
         kbit_preparation=pick.take("kbit_preparation", False),
         alloc_conf=_alloc_conf(pick, loop, device),
@@ -203,6 +203,14 @@ def _quantiles(pick: Picker, sequence_length: int, rows: RowLengths | None) -> t
         return ()
     cut = tuple(min(length, sequence_length) for length in rows.quantiles)
     return cut if len(set(cut)) > 1 else ()
+
+
+def _padding(pick: Picker, rows: RowLengths | None, sequence_length: int, micro_batch: int) -> str:
+    """Rows of several lengths in one micro batch are padded, and attention gets a mask."""
+    varied = rows is not None and bool(rows.quantiles) and rows.quantiles[0] < sequence_length
+    if varied and micro_batch > 1 and not pick.given("packing"):
+        return str(pick.take("padding", "right", derived="the data's rows differ in length"))
+    return str(pick.take("padding", "none"))
 
 
 def _valid_labels(pick: Picker, sequence_length: int, rows: RowLengths | None) -> float:

@@ -98,3 +98,15 @@ def test_loss_on_completions_alone_is_priced_for_the_longest_completion() -> Non
     assert option("valid_labels", rows, valid_labels=0.5) == (0.5, "given")
     assert option("valid_labels", rows, completion_only=False) == (1.0, "default")
     assert option("valid_labels", RowLengths(longest_row=41, longest_completion=40)) == (1.0, "default")
+
+
+def test_rows_of_several_lengths_in_one_micro_batch_are_padded() -> None:
+    varied, equal = RowLengths(longest_row=90, quantiles=(12, 40, 90)), RowLengths(longest_row=90, quantiles=(90, 90))
+    assert option("padding", varied, micro_batch=4) == ("right", "derived")
+    assert option("padding", varied, micro_batch=4, padding="none") == ("none", "given")
+    assert option("padding", varied, micro_batch=1) == ("none", "default")
+    assert option("padding", equal, micro_batch=4) == ("none", "default")
+    assert option("padding", RowLengths(longest_row=900, quantiles=(512, 900)), micro_batch=4, sequence_length=512) == (
+        "none",
+        "default",
+    )
