@@ -67,7 +67,7 @@ def estimate(
     hopeless = searching and available is not None and pricing.least_high_bytes() > available
     budget = pricing.budget(with_tensors=with_tensors, with_allocator=not hopeless)
     verdict, reason = judge(budget, device)
-    reason_not_to_run = why_not_loaded(model) or why_not_runnable(setup, workload.task)
+    reason_not_to_run = why_not_loaded(model) or why_not_runnable(setup, workload.task, model)
     return Candidate(
         model=model.repo_id,
         total_params=model.total_params,

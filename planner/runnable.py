@@ -1,13 +1,21 @@
 """Which priced setups our executor does not run, and why."""
 
+from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Task
 
 
-def why_not_runnable(setup: TrainingSetup, task: Task = "causal-lm") -> str | None:
+LOADED_WHOLE = frozenset(("gemma3", "gemma3n", "gemma4", "gemma4_unified"))
+"""Multimodal types AutoModelForCausalLM loads whole (transformers' MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)."""
+
+
+def why_not_runnable(setup: TrainingSetup, task: Task = "causal-lm", model: ModelSpec | None = None) -> str | None:
     """The reason our executor cannot run a setup, or None when it can."""
     if task != "causal-lm":
         return f"our executor trains causal language models alone; --task {task} is priced"
+    multimodal = model is not None and model.architecture.endswith("ForConditionalGeneration")
+    if model is not None and multimodal and model.model_type not in LOADED_WHOLE:
+        return f"our executor loads models with AutoModelForCausalLM, which does not know {model.architecture}"
     if setup.loss == "liger":
         return "trl's trainer refuses Liger's loss; --loss fused does the same job there"
     if setup.loop != "executor":

@@ -3,8 +3,8 @@
     python -m vramplan.planner.trace.architectures [--results FILE] [--page FILE] [--only TYPE ...]
 
 Resumable: a type already among the results for the same library versions is not built again. Each program is traced
-along CUDA's kernels with LoRA and checkpointing, folded, and proved at sizes it was not made from; the count of what
-trains is held against the gradients the trace saw. The page is docs/architectures.md.
+along CUDA's kernels with LoRA and checkpointing, folded, and proved at sizes it was not made from. The page is
+docs/architectures.md.
 """
 
 import argparse
