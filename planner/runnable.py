@@ -4,7 +4,6 @@ from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Task
 
-
 LOADED_WHOLE = frozenset(("gemma3", "gemma3n", "gemma4", "gemma4_unified"))
 """Multimodal types AutoModelForCausalLM loads whole (transformers' MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)."""
 
