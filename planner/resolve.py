@@ -223,6 +223,10 @@ def _valid_labels(pick: Picker, sequence_length: int, rows: RowLengths | None) -
 
 def _num_labels(pick: Picker, task: Task) -> int | None:
     if task == "classification":
+        if pick.given("num_labels") == 1:
+            raise UnsupportedError(
+                "--num-labels 1 is a regression, whose loss is not priced yet", remedy="--num-labels 2 or more"
+            )
         return int(pick.take("num_labels", DEFAULT_NUM_LABELS))
     _check_only(pick, "num_labels", "classification")
     return None

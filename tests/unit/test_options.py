@@ -209,6 +209,13 @@ def test_what_is_not_priced_yet_is_refused_by_name(option: str, value: Any) -> N
     assert caught.value.remedy
 
 
+def test_a_regression_is_no_classification_of_one_label() -> None:
+    """transformers takes the mean squared error for one label (loss/loss_utils.py)."""
+    bert = make_model_spec(architecture="BertForSequenceClassification")
+    with pytest.raises(UnsupportedError, match="--num-labels 1 is a regression"):
+        resolve({"task": "classification", "num_labels": 1}, bert, None)
+
+
 def test_one_gpu_and_one_node_are_the_ordinary_case() -> None:
     assert resolved(gpus=1, nodes=1, sharding="none", offload="none").setup.sharding == "none"
 
