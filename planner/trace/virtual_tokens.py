@@ -51,6 +51,7 @@ def following_prefix(model: Any, tracker: Tracker) -> Iterator[None]:
 
     with ExitStack() as stack:
         follower = _PrefixFollower(tracker)
+        stack.callback(model.register_forward_pre_hook(follower.start).remove)
         for kind in (DynamicLayer, DynamicSlidingWindowLayer):
             stack.enter_context(patch.object(kind, "update", follower.wrap(kind.update)))
         yield
@@ -68,6 +69,10 @@ class _PrefixFollower:
         self.tracker = tracker
         self.layers = 0
         self.inside = False
+
+    def start(self, *_: Any) -> None:
+        """Every forward fills a cache of its own, from the first layer on."""
+        self.layers = 0
 
     def wrap(self, update: Any) -> Any:
         def followed(layer: Any, keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:

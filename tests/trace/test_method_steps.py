@@ -14,6 +14,13 @@ MODES = {
         "dtype": "bf16",
         "loss": "standard",
     },
+    "prefix in a plain loop, whose cache outlives the step": {
+        "method": "prefix",
+        "gradient_checkpointing": False,
+        "dtype": "bf16",
+        "loss": "standard",
+        "loop": "plain",
+    },
     "prompt": {"method": "prompt"},
     "prompt, stock loss, no checkpointing": {
         "method": "prompt",
