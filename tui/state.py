@@ -3,7 +3,7 @@
 from math import isfinite
 from typing import Literal
 
-from vramplan.executor.events import Event, Failed, Finished, Measured, Step
+from vramplan.executor.events import Event, Failed, Finished, Measured, Step, Verified
 from vramplan.planner.values import Value
 from vramplan.tui.choice import Choice, Priced, SavedPlan
 
@@ -41,6 +41,8 @@ class RunState(Value):
                 return self.model_copy(update={"step": event, "losses": losses})
             case Measured():
                 return self._logged(event, measured=(*self.measured, event))
+            case Verified():  # the run begins anew: the steps before it are no part of its curve
+                return self._logged(event, step=None, losses=(), measured=())
             case Failed():
                 remedy = f" — {event.remedy}" if event.remedy else ""
                 return self._logged(event, failure=event.message + remedy, interrupted=event.interrupted)
