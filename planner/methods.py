@@ -121,7 +121,9 @@ Method = Annotated[
 """Methods that have a memory program today; a method enters this union when it is both priced and run."""
 
 METHOD_NAMES: tuple[str, ...] = ("full", "lora", "qlora")
-"""What is compared when nobody names a method."""
+"""What is recommended from when nobody names a method."""
+ESTIMATED_NAMES: tuple[str, ...] = (*METHOD_NAMES, "adapter")
+"""What an estimate shows when nobody names a method."""
 
 QUANTIZABLE = ("lora", "qlora", "adapter", "ia3", "ln-tuning", "prefix", "prompt", "ptuning")
 """Methods that leave the base frozen and apart, so that it may be quantised."""

@@ -18,11 +18,18 @@ BITS_PER_PARAMETER = 2
 DESKTOP_BYTES = 2 * GIB
 """What a desktop session may take of a card; it takes 1 to 2 GiB."""
 ORDER: dict[Data, tuple[str, ...]] = {
-    "unknown": ("lora", "qlora", "full"),
-    "small": ("lora", "qlora", "full"),
-    "large": ("full", "lora", "qlora"),
+    "unknown": ("lora", "qlora", "adapter", "full"),
+    "small": ("lora", "qlora", "adapter", "full"),
+    "large": ("full", "lora", "qlora", "adapter"),
 }
-"""Methods, preferred first. QLoRA comes after LoRA: it learns the same and unpacks weights at every use."""
+"""Methods, preferred first; any other comes last. QLoRA comes after LoRA: it learns the same and unpacks weights at
+every use; bottleneck adapters after both: they cannot be merged."""
+
+
+def rank_of(method: str, data: Data) -> int:
+    """Where a method stands, from 0."""
+    order = ORDER[data]
+    return order.index(method) if method in order else len(order)
 
 
 def data_size(max_tokens: int | None, adapter_params: int | None) -> Data:
@@ -77,6 +84,10 @@ def _method(candidate: Candidate, data: Data) -> str:
         return "full fine-tuning learns no more than LoRA from little data, and forgets more (arXiv:2405.09673)"
     if kind == "qlora":
         return f"{trains} on a 4-bit base: learns what 16-bit LoRA learns (arXiv:2305.14314), a step takes longer"
+    if kind == "adapter":
+        return f"{trains} in bottlenecks: near full fine-tuning (arXiv:1902.00751), but never merged into the model"
+    if kind != "lora":
+        return f"{trains}, by --method {kind} as asked"
     if data == "large":
         return f"{trains}: the data may hold more than they can learn (arXiv:2404.05405)"
     if data == "small":

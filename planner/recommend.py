@@ -14,7 +14,7 @@ from vramplan.planner.device import Device
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.methods import METHOD_NAMES
 from vramplan.planner.model_spec import ModelSpec
-from vramplan.planner.reasons import ORDER, Data, data_size, leaves_no_room, reasons_for
+from vramplan.planner.reasons import Data, data_size, leaves_no_room, rank_of, reasons_for
 from vramplan.planner.resolve import Resolved, given_for_method, resolve
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import GIB
@@ -122,7 +122,6 @@ def _data(variants: Sequence[Variant], num_examples: int | None) -> Data:
 
 
 def _ranked(variants: Sequence[Variant], data: Data) -> dict[str, Any]:
-    order = ORDER[data]
     largest_batch = max(variant.candidate.setup.micro_batch_size for variant in variants)
 
     def place(candidate: Candidate) -> tuple[Any, ...]:
@@ -130,7 +129,7 @@ def _ranked(variants: Sequence[Variant], data: Data) -> dict[str, Any]:
         return (
             candidate.verdict == "tight",
             leaves_no_room(candidate),
-            order.index(setup.method.kind),
+            rank_of(setup.method.kind, data),
             setup.micro_batch_size != largest_batch,
             setup.gradient_checkpointing,
             "8bit" in setup.optimizer,

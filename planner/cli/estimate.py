@@ -19,7 +19,7 @@ from vramplan.planner.cli.parsing import one_of
 from vramplan.planner.cli.render import paragraph, show, show_json, table, terminal_width
 from vramplan.planner.cli.subject import Subject
 from vramplan.planner.errors import ExitCode, NoProgramError, UnsupportedError, VramplanError
-from vramplan.planner.methods import METHOD_NAMES
+from vramplan.planner.methods import ESTIMATED_NAMES
 from vramplan.planner.resolve import Resolved, given_for_method
 from vramplan.planner.units import format_bytes
 
@@ -90,7 +90,7 @@ def _one(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode:
 def _each(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode:
     priced: list[tuple[Candidate, Resolved]] = []
     unpriced: list[Unpriced] = []
-    for method in METHOD_NAMES:
+    for method in ESTIMATED_NAMES:
         try:
             wishes = given_for_method(given, method)
             resolved = subjects.complete(subject, wishes)

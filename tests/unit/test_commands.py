@@ -22,7 +22,7 @@ from vramplan.planner.errors import NoProgramError
 from vramplan.planner.resolve import Resolved, resolve
 from vramplan.planner.units import GIB
 
-SIZES = {"full": 34, "lora": 14, "qlora": 9}
+SIZES = {"full": 34, "lora": 14, "qlora": 9, "adapter": 15}
 
 
 class World:
@@ -153,13 +153,13 @@ def test_the_json_of_every_method_is_one_object(world: World, capsys: pytest.Cap
     world.unpriced = ("full",)
     assert main(["estimate", "llama", "--json", "--rank", "4"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert [one["setup"]["method"]["kind"] for one in answer["estimates"]] == ["lora", "qlora"]
-    assert [one["setup"]["method"]["r"] for one in answer["estimates"]] == [4, 4]
+    assert [one["setup"]["method"]["kind"] for one in answer["estimates"]] == ["lora", "qlora", "adapter"]
+    assert [one["setup"]["method"].get("r") for one in answer["estimates"]] == [4, 4, None]
     assert [row["method"] for row in answer["unpriced"]] == ["full"]
 
 
 def test_when_nothing_can_be_priced_the_reason_is_the_error(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    world.unpriced = ("full", "lora", "qlora")
+    world.unpriced = ("full", "lora", "qlora", "adapter")
     for command in ("estimate", "recommend", "plan"):
         assert main([command, "llama"]) == 7
     captured = capsys.readouterr()
