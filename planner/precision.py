@@ -34,7 +34,7 @@ def resolve_precision(pick: Picker, method: Method, loop: str, device: Device | 
     if trains_base(method):
         return precision
     quantised = quant_of(method) is not None
-    return precision.model_copy(update={"adapter_dtype": _adapter_dtype(pick, quantised, loop, precision)})
+    return precision.model_copy(update={"adapter_dtype": _adapter_dtype(pick, method.kind, quantised, loop, precision)})
 
 
 def _check_scaled_base(precision: Precision, method: Method) -> None:
@@ -62,7 +62,7 @@ def _defaults(base_trains: bool, device: Device | None) -> tuple[str, str, str |
     return "bf16", "bf16", None
 
 
-def _adapter_dtype(pick: Picker, quantised: bool, loop: str, precision: Precision) -> str:
+def _adapter_dtype(pick: Picker, kind: str, quantised: bool, loop: str, precision: Precision) -> str:
     asked = pick.given("adapter_dtype")
     if asked == "bf16" and precision.mixed_precision == "fp16":
         raise UsageError(
@@ -73,6 +73,8 @@ def _adapter_dtype(pick: Picker, quantised: bool, loop: str, precision: Precisio
         return str(pick.take("adapter_dtype", "fp32"))
     if quantised and loop == "executor" and precision.mixed_precision != "fp16":
         return str(pick.settle("adapter_dtype", "bf16", "trl casts adapters on a quantised base to bf16"))
+    if kind == "ln-tuning" and precision.dtype == "bf16" and precision.mixed_precision == "no":
+        return str(pick.settle("adapter_dtype", "bf16", "PEFT copies norms as they are"))
     return str(pick.settle("adapter_dtype", "fp32", "PEFT keeps adapters in fp32"))
 
 
