@@ -228,7 +228,9 @@ def markdown(rows: dict[str, Any], models: list[str]) -> str:
         ran = [row for row in own.values() if row and "refused" not in row]
         worst = max((abs(row["profiler_error"]) for row in ran), default=0.0)
         notes = [f"{mode}: {row['refused'][:90]}" for mode, row in own.items() if row and "refused" in row]
-        notes += [f"{mode}: off by {row['off_by_bytes']}" for mode, row in own.items() if row in ran and not _exact(row)]
+        notes += [
+            f"{mode}: off by {row['off_by_bytes']}" for mode, row in own.items() if row in ran and not _exact(row)
+        ]
         body.append([model, f"{sum(map(_exact, ran))} of {len(ran)}", f"{worst:.2%}", "; ".join(notes)])
     return f"{head}\n\n" + table(["model type", "exact", "profiler, worst", "not exact, or refused"], body, "lrrl")
 

@@ -141,7 +141,7 @@ def test_a_silent_worker_prints_its_stacks_and_is_put_down(plan_path: Path) -> N
         say("step", step=1, max_steps=9)
         time.sleep(600)
     """
-    last = list(fake(plan_path, body, silence_seconds=0.5).events())[-1]
+    last = list(fake(plan_path, body, silence_seconds=2.5).events())[-1]
     assert isinstance(last, Failed)
     assert "hung" in last.message
     assert "--resume" in str(last.remedy)

@@ -21,6 +21,8 @@ from vramplan.planner.training_setup import Precision, TrainingSetup
 from vramplan.planner.workload import Workload
 
 DIMS = {"h": 96, "f": 200, "H": 6, "K": 2, "d": 16, "V": 40000}
+OF_METHODS = {"b": 24, "P": 20, "e": 96, "C": 2}
+"""Bottlenecks, virtual tokens, their encoder, classes."""
 BATCHES, LENGTHS, RANKS = st.integers(2, 40), st.integers(2, 9000), st.integers(1, 300)
 
 
@@ -33,7 +35,7 @@ def some_shipped() -> list[Program]:
 
 
 def point(batch: int, length: int, rank: int, share: float) -> dict[str, int]:
-    return {"B": batch, "S": length, "N": max(1, round(share * batch * (length - 1))), "r": rank}
+    return {"B": batch, "S": length, "N": max(1, round(share * batch * (length - 1))), "r": rank} | OF_METHODS
 
 
 def replay(program: Program, sizes: dict[str, int], *, quantum: int, accumulating: bool) -> Replay:

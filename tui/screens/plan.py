@@ -101,4 +101,4 @@ def _facts(priced: Priced) -> Iterator[tuple[str, str | Text]]:
 
 def _options(values: dict[str, object]) -> str:
     kind = str(values.pop("kind", ""))
-    return " · ".join([*([kind] if kind else []), *(f"{name} {value}" for name, value in values.items())])
+    return " · ".join([*([kind] if kind else []), *(f"{name} {value}" for name, value in values.items() if value != [])])
