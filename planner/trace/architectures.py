@@ -85,8 +85,8 @@ def try_type(model_type: str, example: str) -> Row:
     return Row(model_type, example, architecture, task, named, outcome, seconds, traced_versions())
 
 
-def page(rows: list[Row]) -> str:
-    """The table, as Markdown."""
+def page(rows: list[Row], untried: list[str]) -> str:
+    """The table, as Markdown, and the types that have no row."""
     names = ("torch", "transformers", "peft", "trl")
     versions = ", ".join(f"{name} {rows[0].versions[name].partition('+')[0]}" for name in names)
     lines = [
@@ -95,7 +95,10 @@ def page(rows: list[Row]) -> str:
         for row in rows
     ]
     exact = sum(row.outcome == "exact" for row in rows)
-    return HEAD.format(versions=versions) + "\n".join(lines) + f"\n\nExact: {exact} of {len(rows)}.\n"
+    rest = f"Not tried with these versions: {', '.join(untried)}.\n" if untried else ""
+    return (
+        HEAD.format(versions=versions) + "\n".join(lines) + f"\n\nExact: {exact} of {len(rows)}. {rest}".rstrip() + "\n"
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -118,7 +121,9 @@ def main(arguments: list[str]) -> int:
             print(f"{row.model_type}: {row.outcome} ({row.seconds} s)", file=sys.stderr, flush=True)  # noqa: T201
             with options.results.open("a") as file:
                 file.write(json.dumps(row._asdict()) + "\n")
-    options.page.write_text(page([known[name] for name in found if name in known]))
+    options.page.write_text(
+        page([known[name] for name in found if name in known], [name for name in found if name not in known])
+    )
     return 0
 
 

@@ -22,8 +22,8 @@ NESTED_BLOCK_SIZE = 256
 
 
 def quantize_skeleton(model: nn.Module, *, quant: str, double_quant: bool, dtype: str, compute_dtype: str) -> nn.Module:
-    """Replace every ``nn.Linear`` and ``Conv1D`` but the output head by a ``Linear4bit`` (or ``Linear8bitLt``) with meta
-    storages.
+    """Replace every ``nn.Linear`` and ``Conv1D`` but the output head by a ``Linear4bit`` (or ``Linear8bitLt``) with
+    meta storages.
 
     The output embeddings stay as they are, as transformers' quantizers/base.py has it.
     """

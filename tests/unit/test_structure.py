@@ -235,7 +235,7 @@ def test_an_option_without_a_price_is_refused_by_name(name: str, setup: Mapping[
 
 
 def test_a_model_of_another_tasks_class_is_refused_with_its_own_task() -> None:
-    with pytest.raises(NoProgramError, match="not trained for classification\n.*--task causal-lm"):
+    with pytest.raises(NoProgramError, match=r"not trained for classification\n.*--task causal-lm"):
         program_key(SMALL, Workload(task="classification", sequence_length=8), TrainingSetup(**BASE), "cuda")
 
 

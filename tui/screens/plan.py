@@ -101,4 +101,5 @@ def _facts(priced: Priced) -> Iterator[tuple[str, str | Text]]:
 
 def _options(values: dict[str, object]) -> str:
     kind = str(values.pop("kind", ""))
-    return " · ".join([*([kind] if kind else []), *(f"{name} {value}" for name, value in values.items() if value != [])])
+    shown = (f"{name} {value}" for name, value in values.items() if value != [])
+    return " · ".join([*([kind] if kind else []), *shown])
