@@ -1,6 +1,7 @@
 """What every test may rely on: tests that need an absent extra or device are skipped, caches are never a person's."""
 
 import atexit
+import datetime
 import importlib.util
 import os
 import tempfile
@@ -32,7 +33,45 @@ def _cuda_is_available() -> bool:
         return torch.cuda.is_available()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+_SAMPLED = {
+    "test_architectures": 8,
+    "test_tasks": 8,
+    "test_method_steps": 6,
+    "test_loops": 5,
+    "test_phases": 4,
+    "test_packing": 2,
+    "test_flash_attention": 2,
+    "test_layerwise_steps": 2,
+    "test_real_steps": 4,
+    "test_reality": 3,
+    "test_methods": 8,
+    "test_faults": 3,
+    "test_promises": 4,
+    "test_verification": 3,
+}
+"""Modules of many runs that take seconds each: one of so many is run, others each day; ``--all`` runs every one."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run every test, not a day's sample of the slow modules")
+
+
+def _todays(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Without what is not in today's sample."""
+    kept = []
+    seen: dict[str, int] = {}
+    for item in items:
+        every = _SAMPLED.get(item.path.stem, 1)
+        number = seen[item.path.stem] = seen.get(item.path.stem, datetime.date.today().toordinal()) + 1
+        if number % every == 0:
+            kept.append(item)
+    return kept
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    named = any("::" in argument or argument.endswith(".py") for argument in config.args)
+    if not named and not config.getoption("--all"):
+        items[:] = _todays(items)
     missing = _missing_train_package()
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if missing is not None:
