@@ -5,7 +5,6 @@ from vramplan.planner.cli import subject as subjects
 from vramplan.planner.cli.main import build_parser
 from vramplan.planner.cli.options import given_options
 from vramplan.planner.memory.price import Pricing, Question
-from vramplan.planner.memory.structure import program_key
 
 
 def pricing_of(*command: str) -> Pricing:
@@ -17,6 +16,5 @@ def pricing_of(*command: str) -> Pricing:
     args = build_parser("estimate").parse_all(["estimate", *command])
     subject = subjects.look_up(args)
     resolved = subjects.complete(subject, given_options(args))
-    key = program_key(subject.model, resolved.workload, resolved.setup, "cuda")
     question = Question(subject.model, resolved.workload, resolved.setup, "cuda", subject.device)
-    return Pricing(question, find_program(key).program)
+    return Pricing(question, find_program(subjects.key_of(subject, resolved)).program)

@@ -20,7 +20,6 @@ from vramplan.planner.cli import subject as subjects
 from vramplan.planner.cli.main import build_parser
 from vramplan.planner.cli.options import given_options
 from vramplan.planner.errors import NoProgramError
-from vramplan.planner.memory.structure import program_key
 from vramplan.planner.units import GIB
 
 HERE = Path(__file__).parent
@@ -47,7 +46,7 @@ def price(*command: str) -> Candidate:
     args = build_parser("estimate").parse_all(["estimate", *command])
     subject = subjects.look_up(args)
     resolved = subjects.complete(subject, given_options(args))
-    key = program_key(subject.model, resolved.workload, resolved.setup, "cuda").digest()
+    key = subjects.key_of(subject, resolved).digest()
     if key in _UNTRACEABLE:
         raise _UNTRACEABLE[key]
     try:

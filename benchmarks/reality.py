@@ -109,7 +109,7 @@ def run_cell(model: ModelSpec, setup: TrainingSetup) -> dict[str, Any]:
     from vramplan.planner.trace.record import build_model
 
     workload = Workload(sequence_length=SEQUENCE_LENGTH)
-    key = program_key(model, workload, setup, "cpu")
+    key = program_key(model, workload, setup, "cpu", None)
     program = build_program(key)
     values = replay_values(model, workload, setup)
     replayed = Replay(program, At(values, layer_kinds(model), 1)).run()

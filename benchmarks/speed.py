@@ -90,13 +90,12 @@ def calls() -> dict[str, Callable[[], Any]]:
     from vramplan.planner.memory.peaks import AllocatedPeaks
     from vramplan.planner.memory.price import Pricing, Question
     from vramplan.planner.memory.replay import Replay
-    from vramplan.planner.memory.structure import program_key
 
     args = build_parser("estimate").parse_all(["estimate", *ESTIMATE])
     subject = subjects.look_up(args)
     resolved = subjects.complete(subject, given_options(args))
     model, workload, setup = subject.model, resolved.workload, resolved.setup
-    key = program_key(model, workload, setup, "cuda")
+    key = subjects.key_of(subject, resolved)
     program = find_program(key).program
     question = Question(model, workload, setup, "cuda", subject.device)
     pricing = Pricing(question, program)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from vramplan.planner.adapters.programs import Found, find_program, newer_libraries
-from vramplan.planner.attention import cudnn_first
 from vramplan.planner.candidate import Candidate, ProgramProvenance, Verdict
 from vramplan.planner.device import Device, Route
 from vramplan.planner.dtypes import BYTES
@@ -58,7 +57,7 @@ def estimate(
             remedy="name a CUDA device with --device, or --device cpu",
         )
     question = Question(model, workload, setup, chosen, device)
-    key = program_key(model, workload, setup, chosen, cudnn_first=cudnn_first(device))
+    key = program_key(model, workload, setup, chosen, device)
     if setup.method.kind not in ("ln-tuning", "full") and hasattr(setup.method, "target_modules"):
         check_targets(setup.method.target_modules, model)
     found = programs(key)

@@ -10,7 +10,6 @@ from vramplan.planner.cli.ledger import method_words, subject_lines
 from vramplan.planner.cli.render import paragraph, show, show_json, table, tell, terminal_width
 from vramplan.planner.cli.subject import Subject
 from vramplan.planner.errors import ExitCode, NoProgramError, UsageError, VramplanError
-from vramplan.planner.memory.structure import program_key
 from vramplan.planner.methods import METHOD_NAMES
 from vramplan.planner.resolve import given_for_method
 from vramplan.planner.solve import Solution, solve
@@ -77,10 +76,7 @@ def _solve(name: str, given: dict[str, Any], subject: Subject) -> Solved:
 
     def regime(value: int) -> Hashable:
         resolved = subjects.complete(subject, {**given, name: value})
-        assert subject.device is not None
-        assert subject.device.route is not None
-        key = program_key(subject.model, resolved.workload, resolved.setup, subject.device.route)
-        return key.digest(), resolved.setup.gradient_accumulation_steps
+        return subjects.key_of(subject, resolved).digest(), resolved.setup.gradient_accumulation_steps
 
     return Solved(any_setup.method.kind, solve(name, price, regime, least=least, most=_most(name, given, subject)))
 

@@ -11,6 +11,7 @@ from vramplan.planner.candidate import Candidate
 from vramplan.planner.device import Device
 from vramplan.planner.errors import UsageError
 from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.resolve import Resolved, resolve
 from vramplan.planner.workload import RowLengths
 
@@ -83,6 +84,19 @@ def subject_of(
 def complete(subject: Subject, given: Mapping[str, Any]) -> Resolved:
     """The options a person gave as a complete setup for this subject; see ``planner.resolve.resolve``."""
     return resolve(given, subject.model, subject.device, num_examples=subject.num_examples, rows=subject.rows)
+
+
+def key_of(subject: Subject, resolved: Resolved) -> ProgramKey:
+    """The key of the program that prices a resolved setup: along CUDA's kernels where the device's are not known.
+
+    Raises:
+        NoProgramError: nobody can count this model with this setup here.
+        UnsupportedError: the setup is understood but not priced yet.
+    """
+    from vramplan.planner.memory.structure import program_key
+
+    route = (subject.device.route if subject.device is not None else None) or "cuda"
+    return program_key(subject.model, resolved.workload, resolved.setup, route, subject.device)
 
 
 def price(

@@ -9,7 +9,6 @@ from vramplan.planner.cli.options import add_options, given_options
 from vramplan.planner.cli.parsing import whole_number
 from vramplan.planner.cli.render import items, paragraph, show, show_json, tell, terminal_width
 from vramplan.planner.errors import ExitCode, NoProgramError, UsageError
-from vramplan.planner.memory.structure import program_key
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.programs.program import Program
 from vramplan.planner.units import format_bytes
@@ -44,8 +43,7 @@ def run(args: Any) -> ExitCode:
         raise UsageError("trace needs a model", remedy="vramplan trace MODEL, or vramplan trace --check")
     subject = subjects.look_up(args)
     resolved = subjects.complete(subject, given_options(args))
-    route = "cuda" if subject.device is None else subject.device.route or "cuda"
-    key = program_key(subject.model, resolved.workload, resolved.setup, route)
+    key = subjects.key_of(subject, resolved)
     known = _known(key)
     if known is not None and not args.again:
         return _show_known(key, known, as_json=args.json)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from vramplan.planner.device import Route
+from vramplan.planner.attention import cudnn_first
+from vramplan.planner.device import Device, Route
 from vramplan.planner.dims import language_config, model_dims, window_of
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.memory.mode import mode_of
@@ -71,12 +72,12 @@ IRRELEVANT = frozenset(
 
 
 def program_key(
-    model: ModelSpec, workload: Workload, setup: TrainingSetup, route: Route, *, cudnn_first: bool = False
+    model: ModelSpec, workload: Workload, setup: TrainingSetup, route: Route, device: Device | None
 ) -> ProgramKey:
     """The key of the program that prices a setup.
 
     Args:
-        cudnn_first: the device's sdpa prefers cuDNN (planner/attention.py).
+        device: the one that runs it, where one is named: its sdpa may prefer cuDNN (planner/attention.py).
 
     Raises:
         NoProgramError: a model without a language-model head, or whose layers cannot be told apart.
@@ -90,7 +91,7 @@ def program_key(
     own = not has_named_sizes(model)
     structure = _own_structure(model, workload, setup) if own else _structure(model, workload, setup)
     mode = mode_of(setup, workload, route)
-    if cudnn_first and mode.attention == "sdpa" and _told_apart(model, structure, mode):
+    if cudnn_first(device) and mode.attention == "sdpa" and _told_apart(model, structure, mode):
         mode = mode.model_copy(update={"cudnn_first": True})
     return ProgramKey(structure=structure, mode=mode)
 

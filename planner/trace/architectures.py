@@ -74,7 +74,7 @@ def try_type(model_type: str, example: str) -> Row:
         model = model.model_copy(update={"quantization": None})
         resolved = resolve({"method": "lora"}, model, None)
         architecture, task, named = model.architecture, resolved.workload.task, has_named_sizes(model)
-        build_program(program_key(model, resolved.workload, resolved.setup, "cuda"))
+        build_program(program_key(model, resolved.workload, resolved.setup, "cuda", None))
         outcome = "exact"
     except VramplanError as refused:
         outcome = f"refused: {refused.message}"

@@ -13,7 +13,6 @@ from typing import Any
 from vramplan.planner.adapters.devices import resolve_device
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.adapters.tasks import model_for_task
-from vramplan.planner.attention import cudnn_first
 from vramplan.planner.device import Device
 from vramplan.planner.errors import UsageError
 from vramplan.planner.memory.structure import program_key
@@ -50,7 +49,7 @@ def _choices(cell: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _key(model: ModelSpec, given: dict[str, Any], device: Device) -> ProgramKey:
     resolved = resolve(given, model, device)
     assert device.route is not None
-    return program_key(model, resolved.workload, resolved.setup, device.route, cudnn_first=cudnn_first(device))
+    return program_key(model, resolved.workload, resolved.setup, device.route, device)
 
 
 def _words(model: str, device: str, given: dict[str, Any]) -> str:

@@ -169,7 +169,7 @@ def test_what_layers_of_a_kind_share_is_freed_once_at_any_depth():
 
     model = resolve_model("google/gemma-2-9b", online=False)
     setup = TrainingSetup(method=Full(), micro_batch_size=2, attention="eager", loss="standard")
-    key = program_key(model, Workload(sequence_length=512), setup, "cuda")
+    key = program_key(model, Workload(sequence_length=512), setup, "cuda", None)
     assert key.structure.kinds == ("sliding_attention", "full_attention") * 3
     program = build.build_program(key)
     build.prove(program, build.HELD_OUT, (0, 1, *(2, 3) * 6, 4, 5))

@@ -86,7 +86,7 @@ def _priced(folder, loop, *, lora=False, checkpointing=False, accumulation=1):
         loop=loop,
     )
     workload = Workload(sequence_length=LENGTH)
-    program = build_program(program_key(spec, workload, setup, "cpu"))
+    program = build_program(program_key(spec, workload, setup, "cpu", None))
     return Pricing(Question(spec, workload, setup, "cpu"), program).budget(with_tensors=False)
 
 

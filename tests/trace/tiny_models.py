@@ -47,7 +47,7 @@ def replayed(spec: Any, workload: Any, setup: Any) -> Any:
     from vramplan.planner.memory.structure import layer_kinds, program_key, replay_values
     from vramplan.planner.trace.build import build_program
 
-    key = program_key(spec, workload, setup, "cpu")
+    key = program_key(spec, workload, setup, "cpu", None)
     program = build_program(key)
     at = At(replay_values(spec, workload, setup), layer_kinds(spec), 1)
     return key, Replay(program, at).run()

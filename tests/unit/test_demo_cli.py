@@ -86,5 +86,5 @@ def test_nothing_the_demo_prices_on_a_processor_needs_tracing(
         "gradient_checkpointing": gradient_checkpointing,
     }
     resolved = resolve(given, model, read_cpu())
-    key = program_key(model, resolved.workload, resolved.setup, "cpu")
+    key = program_key(model, resolved.workload, resolved.setup, "cpu", None)
     assert key.digest() in shipped_digests()

@@ -309,6 +309,6 @@ def test_a_published_model_is_priced_with_what_ships(name: str, method: Any) -> 
     assert budget.peak_tensors
     # two roads to one number: the gradients the traced backward leaves, and the trainable parameters counted
     pricing = Pricing(
-        Question(model, workload, setup, "cuda"), ships(program_key(model, workload, setup, "cuda")).program
+        Question(model, workload, setup, "cuda"), ships(program_key(model, workload, setup, "cuda", None)).program
     )
     assert pricing.replayed.end_parts["gradients"] == part(candidate, "optimizer_step", "gradients")

@@ -116,7 +116,9 @@ def question(case: Case, batch: int, length: int, rank: int) -> Question:
 @functools.cache
 def prepared(case: Case) -> tuple[AllocatedPeaks, Program]:
     any_point = question(case, 2, 64, 4)
-    program = programs.known_program(program_key(any_point.model, any_point.workload, any_point.setup, "cuda")).program
+    program = programs.known_program(
+        program_key(any_point.model, any_point.workload, any_point.setup, "cuda", None)
+    ).program
     return AllocatedPeaks(any_point, program), program
 
 

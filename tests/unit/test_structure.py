@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import make_model_spec
+from vramplan.planner.adapters.devices import resolve_device
 from vramplan.planner.adapters.models import resolve_model
-from vramplan.planner.device import Route
+from vramplan.planner.device import Device, Route
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.memory.stack import shortest_stack
 from vramplan.planner.memory.structure import layer_kinds, program_key, replay_values
@@ -23,13 +24,18 @@ SMALL = make_model_spec()
 BASE: dict[str, Any] = {"method": Lora(), "micro_batch_size": 2}
 
 
+def profile(name: str) -> Device | None:
+    device, _ = resolve_device(name, memory_bytes=None, reserve_bytes=0)
+    return device
+
+
 def small(**config: Any) -> ModelSpec:
     return make_model_spec(config={**SMALL.config, **config})
 
 
 def digest(model: ModelSpec = SMALL, length: int = 512, route: Route = "cuda", **setup: Any) -> str:
     workload = Workload(sequence_length=length)
-    return program_key(model, workload, TrainingSetup(**{**BASE, **setup}), route).digest()
+    return program_key(model, workload, TrainingSetup(**{**BASE, **setup}), route, None).digest()
 
 
 def around(kinds: tuple[str, ...]) -> set[str]:
@@ -168,14 +174,18 @@ def test_routes_and_quantisations_have_keys_of_their_own() -> None:
 def test_cudnn_matters_where_flash_attention_would_not_run() -> None:
     """FlashAttention refuses masks and heads of two sizes (sdp_utils.cpp); elsewhere the two allocate the same."""
 
-    def key(model: ModelSpec, *, cudnn_first: bool, **setup: Any) -> str:
+    def same(model: ModelSpec, **setup: Any) -> bool:
         made = TrainingSetup(method=Lora(), micro_batch_size=2, **setup)
-        return program_key(model, Workload(sequence_length=64), made, "cuda", cudnn_first=cudnn_first).digest()
+        keys = {
+            program_key(model, Workload(sequence_length=64), made, "cuda", profile(name)).digest()
+            for name in ("NVIDIA H100 SXM5 80 GB", "NVIDIA A100 SXM4 80 GB")
+        }
+        return len(keys) == 1
 
     deepseek = resolve_model("deepseek-ai/DeepSeek-V3", online=False)
-    assert key(SMALL, cudnn_first=True) == key(SMALL, cudnn_first=False)
-    assert key(SMALL, cudnn_first=True, padding="right") != key(SMALL, cudnn_first=False, padding="right")
-    assert key(deepseek, cudnn_first=True) != key(deepseek, cudnn_first=False)
+    assert same(SMALL)
+    assert not same(SMALL, padding="right")
+    assert not same(deepseek)
 
 
 def test_the_order_of_targets_is_no_structure() -> None:
@@ -188,7 +198,7 @@ def test_a_sequence_as_long_as_the_window_needs_a_mask(length: int, masked: bool
     # transformers/masking_utils.py, _ignore_causal_mask_sdpa: no mask only while kv_length < local_attention_size
     model = resolve_model("mistralai/Mistral-7B-v0.1", online=False)
     assert model.config["sliding_window"] == 4096
-    key = program_key(model, Workload(sequence_length=length), TrainingSetup(**BASE), "cuda")
+    key = program_key(model, Workload(sequence_length=length), TrainingSetup(**BASE), "cuda", None)
     assert key.structure.windowed is masked
 
 
@@ -198,6 +208,7 @@ def test_a_window_that_no_layer_uses_needs_no_mask() -> None:
         Workload(sequence_length=512),
         TrainingSetup(**BASE),
         "cuda",
+        None,
     )
     assert not key.structure.windowed
 
@@ -236,7 +247,7 @@ def test_an_option_without_a_price_is_refused_by_name(name: str, setup: Mapping[
 
 def test_a_model_of_another_tasks_class_is_refused_with_its_own_task() -> None:
     with pytest.raises(NoProgramError, match=r"not trained for classification\n.*--task causal-lm"):
-        program_key(SMALL, Workload(task="classification", sequence_length=8), TrainingSetup(**BASE), "cuda")
+        program_key(SMALL, Workload(task="classification", sequence_length=8), TrainingSetup(**BASE), "cuda", None)
 
 
 def test_a_sequence_of_one_token_is_refused() -> None:
