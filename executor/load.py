@@ -41,6 +41,18 @@ def load_model(model: PlannedModel, setup: TrainingSetup, *, device_map: dict[st
 
     Raises:
         ModelMissingError: no safetensors weights at that place.
+        UnsupportedError: the architecture found is not the one that was priced, or lacks the method's targets.
+    """
+    base = load_base(model, setup, device_map=device_map)
+    base.config.use_cache = False
+    return attach(base, setup, tokenizer=source(model))
+
+
+def load_base(model: PlannedModel, setup: TrainingSetup, *, device_map: dict[str, Any]) -> Any:
+    """The planned model without its method, quantised as planned.
+
+    Raises:
+        ModelMissingError: no safetensors weights at that place.
         UnsupportedError: the architecture found is not the one that was priced.
     """
     from transformers import AutoModelForCausalLM
@@ -69,8 +81,7 @@ def load_model(model: PlannedModel, setup: TrainingSetup, *, device_map: dict[st
             f"the plan was priced for {model.architecture}, but {source(model)} holds {found}",
             remedy="plan again for this model",
         )
-    base.config.use_cache = False
-    return attach(base, setup, tokenizer=source(model))
+    return base
 
 
 def _origin(model: PlannedModel) -> dict[str, Any]:

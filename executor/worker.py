@@ -23,6 +23,7 @@ from vramplan.executor.train import TrainingRun
 from vramplan.planner.adapters.plan_files import read_plan
 from vramplan.planner.errors import ExitCode, RunError, VramplanError
 from vramplan.planner.plan import Plan
+from vramplan.planner.values import Value
 
 Emit = Callable[[Event], None]
 
@@ -112,12 +113,12 @@ class Work:
         return write_report(self.evidence.report(status, failure), self.run_folder, self.report)
 
 
-def wire() -> Emit:
+def wire() -> Callable[[Value], None]:
     """Keep the real stdout for events, and send everything else that would be printed there to stderr."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def emit(event: Event) -> None:
+    def emit(event: Value) -> None:
         out.write(event.model_dump_json(exclude_none=True) + "\n")
         out.flush()
 
