@@ -105,8 +105,8 @@ def setup_of(model_type: str, mode: str) -> TrainingSetup:
 
 def run_cell(model: ModelSpec, setup: TrainingSetup) -> dict[str, Any]:
     """Predicted and real dynamic bytes of one micro step, per phase and by the profiler."""
+    from vramplan.planner.trace import real
     from vramplan.planner.trace.build import build_program
-    from vramplan.planner.trace.record import build_model
 
     workload = Workload(sequence_length=SEQUENCE_LENGTH)
     key = program_key(model, workload, setup, "cpu", None)
@@ -115,10 +115,10 @@ def run_cell(model: ModelSpec, setup: TrainingSetup) -> dict[str, Any]:
     replayed = Replay(program, At(values, layer_kinds(model), 1)).run()
     predicted = {phase: peak.total_bytes for phase, peak in replayed.peaks.items()}
     case = real_case(model, key)
-    tracked, end = tracked_peaks(case)
-    real = build_model(case, real=True)
-    trainable = sum(parameter.numel() for parameter in real.parameters() if parameter.requires_grad)
-    profiled = profiled_peak(real, case)
+    tracked, end = real.real_step(real.real_model(case), case)
+    model_again = real.real_model(case)
+    trainable = sum(parameter.numel() for parameter in model_again.parameters() if parameter.requires_grad)
+    profiled = profiled_peak(model_again, case)
     return {
         "predicted_bytes": predicted,
         "tracked_bytes": tracked,
@@ -136,22 +136,6 @@ def real_case(model: ModelSpec, key: ProgramKey) -> Any:
     from vramplan.planner.trace.record import Case
 
     return Case(model.config, key.mode, MICRO_BATCH, SEQUENCE_LENGTH, RANK)
-
-
-def tracked_peaks(case: Any) -> tuple[dict[Any, int], int]:
-    """Peak per phase above the static tensors, and what is left at the end, on real tensors under the tracker."""
-    from vramplan.planner.trace import loss, quantize
-    from vramplan.planner.trace.build import measure
-    from vramplan.planner.trace.record import build_model, run_tracked
-    from vramplan.planner.trace.tracker import Tracker
-
-    model = build_model(case, real=True)
-    tracker = Tracker(replace=quantize.opened_kernels() if case.mode.quant else {})
-    with contextlib.ExitStack() as stack:
-        if case.mode.loss == "fused":
-            stack.enter_context(loss.fused_loss(case.mode.route, tracker, as_macro=False))
-        run_tracked(model, case, tracker, real=True)
-    return measure(tracker, 1)
 
 
 def profiled_peak(model: Any, case: Any) -> int:

@@ -9,6 +9,8 @@ Derived: what kernels round or fuse them to, and T = S + P.
 
 from typing import Any
 
+from vramplan.planner.memory.groups import round_up
+
 BASE = ("B", "S", "N", "h", "f", "H", "K", "d", "V", "r")
 OF_METHOD = {"adapter": ("b",), "prefix": ("P", "L", "W"), "prompt": ("P",), "ptuning": ("P", "e")}
 """Variables that only some methods have."""
@@ -22,6 +24,9 @@ FIELDS = {
     "V": ("vocab_size",),
 }
 """Config fields behind the model's variables, in transformers' names."""
+
+FLASH_ROWS = 128
+"""FlashAttention's backward takes rows in blocks of as many."""
 
 
 def model_dims(config: dict[str, Any]) -> dict[str, int]:
@@ -63,8 +68,13 @@ def window_of(config: dict[str, Any]) -> int | None:
     return next((window for window in windows if isinstance(window, int)), None)
 
 
-def _up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+def flash_head_dim(head_dim: int) -> int:
+    """What FlashAttention's backward pads head_dim to (flash-attention csrc/flash_attn/flash_api.cpp, mha_bwd).
+
+    >>> flash_head_dim(80), flash_head_dim(160)
+    (96, 192)
+    """
+    return round_up(head_dim, 32 if head_dim <= 128 else 64)
 
 
 def with_derived(dims: dict[str, int]) -> dict[str, int]:
@@ -81,14 +91,14 @@ def with_derived(dims: dict[str, int]) -> dict[str, int]:
     for name, length in lengths.items():
         out[f"{name}+1"] = length + 1
         out[f"{name}-1"] = length - 1
-        out[f"{name}128"] = _up(length, 128)
-        out[f"{name}16"] = _up(length, 16)
-        out[f"{name}32"] = _up(length, 32)
+        out[f"{name}128"] = round_up(length, FLASH_ROWS)
+        out[f"{name}16"] = round_up(length, 16)
+        out[f"{name}32"] = round_up(length, 32)
     if "c" in dims:
         out["c+1"] = dims["c"] + 1
     head_dim = dims.get("d")
     if head_dim is not None:
-        out["dr"] = _up(head_dim, 32) if head_dim <= 128 else _up(head_dim, 64)
+        out["dr"] = flash_head_dim(head_dim)
         out["qkv"] = (dims["H"] + 2 * dims["K"]) * head_dim
     if "h" in dims and "V" in dims:
         chunk = -(-dims["B"] * dims["S"] // -(-dims["V"] // dims["h"]))

@@ -16,7 +16,7 @@ from vramplan.planner.methods import quant_of
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.runnable import why_not_runnable
-from vramplan.planner.stored_quantised import check_quantization, unpacked_warning, why_not_loaded
+from vramplan.planner.stored_quantised import check_quantization, unpacked_warning
 from vramplan.planner.targets import check_targets
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import format_bytes
@@ -66,7 +66,7 @@ def estimate(
     hopeless = searching and available is not None and pricing.least_high_bytes() > available
     budget = pricing.budget(with_tensors=with_tensors, with_allocator=not hopeless)
     verdict, reason = judge(budget, device)
-    reason_not_to_run = why_not_loaded(model) or why_not_runnable(setup, workload.task, model)
+    reason_not_to_run = why_not_runnable(setup, workload.task, model)
     return Candidate(
         model=model.repo_id,
         total_params=model.total_params,

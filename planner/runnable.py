@@ -12,6 +12,8 @@ def why_not_runnable(setup: TrainingSetup, task: Task = "causal-lm", model: Mode
     """The reason our executor cannot run a setup, or None when it can."""
     if task != "causal-lm":
         return f"our executor trains causal language models alone; --task {task} is priced"
+    if model is not None and model.quantization is not None:
+        return f"our executor loads no checkpoint stored as {model.quantization}: name an unquantised copy of it"
     multimodal = model is not None and model.architecture.endswith("ForConditionalGeneration")
     if model is not None and multimodal and model.model_type not in LOADED_WHOLE:
         return f"our executor loads models with AutoModelForCausalLM, which does not know {model.architecture}"

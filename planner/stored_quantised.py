@@ -28,10 +28,3 @@ def check_quantization(model: ModelSpec) -> None:
 def unpacked_warning(model: ModelSpec, dtype: str) -> str:
     """What a person should know about a checkpoint that is priced unpacked."""
     return f"stored as {model.quantization}: priced as the {dtype} model it stands for, unpacked while loading"
-
-
-def why_not_loaded(model: ModelSpec) -> str | None:
-    """Why our executor does not run a checkpoint, or None when it does."""
-    if model.quantization is None:
-        return None
-    return f"our executor loads no checkpoint stored as {model.quantization}: name an unquantised copy of it"

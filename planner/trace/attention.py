@@ -10,9 +10,10 @@ check_prefer_cudnn_attention) and transformers/attention.cpp (pre-processing: pa
 padding). What the kernels allocate inside: kernel_buffers.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,8 @@ def cuda_sdpa(
     head_dim = query.shape[-1]
     same_head_dim = head_dim == key.shape[-1] == value.shape[-1]
     if cudnn_first and half and all(t.shape[-1] % 8 == 0 and t.shape[-1] <= LARGEST_CUDNN_HEAD for t in (query, value)):
-        return _cudnn(query, key, value, attn_mask, dropout_p, is_causal, scale)
+        bias = _as_bias(attn_mask, query)
+        return _biased(aten._scaled_dot_product_cudnn_attention, query, key, value, bias, dropout_p, is_causal, scale)
     if attn_mask is None and half and same_head_dim and head_dim <= 256:
         return _flash(query, key, value, dropout_p, is_causal, scale)
     if enable_gqa:
@@ -49,7 +51,9 @@ def cuda_sdpa(
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     alignment = 8 if half else 4
     if head_dim % alignment == 0 and value.shape[-1] % alignment == 0:
-        return _efficient(query, key, value, attn_mask, dropout_p, is_causal, scale)
+        bias = _padded(_as_bias(attn_mask, query), query, key)
+        efficient = aten._scaled_dot_product_efficient_attention
+        return _biased(efficient, query, key, value, bias, dropout_p, is_causal, scale)
     return aten._scaled_dot_product_attention_math(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)[0]
 
 
@@ -65,46 +69,30 @@ def _flash(
     return out[..., :head_dim] if padding else out
 
 
-def _cudnn(
+def _biased(
+    kernel: Callable[..., Any],
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attn_mask: torch.Tensor | None,
+    bias: torch.Tensor | None,
     dropout_p: float,
     is_causal: bool,
     scale: float | None,
 ) -> torch.Tensor:
-    return aten._scaled_dot_product_cudnn_attention(
-        query,
-        key,
-        value,
-        _as_bias(attn_mask, query),
-        _saves(query, key, value),
-        dropout_p,
-        is_causal,
-        False,
-        scale=scale,
-    )[0]
+    """A kernel that adds ``bias`` to the scores, and keeps logsumexp where something trains."""
+    saves = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
+    out: torch.Tensor = kernel(query, key, value, bias, saves, dropout_p, is_causal, scale=scale)[0]
+    return out
 
 
-def _efficient(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attn_mask: torch.Tensor | None,
-    dropout_p: float,
-    is_causal: bool,
-    scale: float | None,
-) -> torch.Tensor:
-    attn_mask = _as_bias(attn_mask, query)
-    if attn_mask is not None:
-        length = attn_mask.shape[-1]
-        if length % 16:
-            attn_mask = F.pad(attn_mask, (0, -length % 16))[..., :length]
-        attn_mask = attn_mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-    return aten._scaled_dot_product_efficient_attention(
-        query, key, value, attn_mask, _saves(query, key, value), dropout_p, is_causal, scale=scale
-    )[0]
+def _padded(bias: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
+    """A bias as the memory-efficient kernel takes it (pad_bias): for every row of every head, rows padded to 16."""
+    if bias is None:
+        return None
+    length = bias.shape[-1]
+    if length % 16:
+        bias = F.pad(bias, (0, -length % 16))[..., :length]
+    return bias.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
 
 
 def _as_bias(attn_mask: torch.Tensor | None, query: torch.Tensor) -> torch.Tensor | None:
@@ -114,10 +102,6 @@ def _as_bias(attn_mask: torch.Tensor | None, query: torch.Tensor) -> torch.Tenso
     zero = torch.zeros((), dtype=query.dtype, device=query.device)
     low = torch.full((), float("-inf"), dtype=query.dtype, device=query.device)
     return torch.where(attn_mask, zero, low)
-
-
-def _saves(*tensors: torch.Tensor) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _cuda_dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:

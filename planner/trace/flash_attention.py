@@ -1,8 +1,7 @@
 """FlashAttention 2 without a GPU: functions with its signatures that allocate what it allocates and compute nothing.
 
     forward     out like q, logsumexp in fp32, the generator's state (two int64); q, k, v and these are saved
-    backward    dq, dk, dv like q, k, v; inside the kernel softmax_d and dq_accum in fp32, rows padded to 128 and
-                head_dim to 32 (64 above 128); for grouped-query attention dk and dv expanded to all heads
+    backward    dq, dk, dv like q, k, v; what the kernel allocates inside is in kernel_buffers.py
     padded      rows are taken together without their padding, and put back after (varlen): how many tokens that leaves
                 is data, so the most there can be is counted, all of them
     dropout     needs no mask: the backward draws the same numbers again
@@ -21,8 +20,10 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 
-aten = torch.ops.aten
-ROWS, COLUMNS, WIDE_COLUMNS = 128, 32, 64
+from vramplan.planner.dims import FLASH_ROWS
+from vramplan.planner.memory.groups import round_up
+from vramplan.planner.trace.kernel_buffers import flash_buffers
+
 ALIGNMENT = 8
 
 
@@ -58,19 +59,12 @@ def _aligned(tensor: torch.Tensor) -> torch.Tensor:
 
 def _kernel_buffers(q: torch.Tensor, k: torch.Tensor, *, rows: int | None) -> list[torch.Tensor]:
     """What the backward allocates inside; with ``rows``, of that many rows taken together."""
-    *tokens, heads, head_dim = q.shape
-    columns = _up(head_dim, COLUMNS) if head_dim <= 128 else _up(head_dim, WIDE_COLUMNS)
+    *tokens, heads, _ = q.shape
     # (T + 128 rows, ...) in two parts, so that each is a product of sizes; 128 of anything is a whole block
-    padded = [[*tokens[:-1], _up(tokens[-1], ROWS)]] if rows is None else [tokens, [rows, ROWS]]
-    buffers = [torch.empty(*shape, heads, dtype=torch.float32) for shape in padded]
-    buffers += [torch.empty(*shape, heads, columns, dtype=torch.float32) for shape in padded]
-    if k.shape[-2] != heads:
-        buffers += [torch.empty(*tokens, heads, head_dim, dtype=q.dtype) for _ in range(2)]
-    return buffers
-
-
-def _up(size: int, step: int) -> int:
-    return -(-size // step) * step
+    whole = [(*tokens[:-1], round_up(tokens[-1], FLASH_ROWS), heads)]
+    padded = whole if rows is None else [(*tokens, heads), (rows, FLASH_ROWS, heads)]
+    inside = flash_buffers(padded, tuple(q.shape), q.dtype, grouped=k.shape[-2] != heads)
+    return [torch.empty(shape, dtype=dtype) for shape, dtype in inside]
 
 
 def _attention(

@@ -2,30 +2,39 @@
 no Python sees them. One table, by operation: f(*args) -> [(shape, dtype)].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from vramplan.planner.dims import FLASH_ROWS, flash_head_dim
+from vramplan.planner.memory.groups import round_up
+
 aten = torch.ops.aten
-Buffers = list[tuple[tuple[int, ...], torch.dtype]]
+Shape = tuple[int, ...]
+Buffers = list[tuple[Shape, torch.dtype]]
+
+
+def flash_buffers(rows: Sequence[Shape], query: Shape, dtype: torch.dtype, *, grouped: bool) -> Buffers:
+    """FlashAttention-2's backward: softmax_d and dq_accum in fp32, rows and head_dim padded; for grouped-query
+    attention dk and dv expanded to all heads. Source: flash-attention csrc/flash_attn/flash_api.cpp, mha_bwd.
+
+    Args:
+        rows: every row of every head, padded: the shape of softmax_d, or of its parts.
+        query: the shape of the queries, head_dim last.
+    """
+    columns = flash_head_dim(query[-1])
+    buffers: Buffers = [(shape, torch.float32) for shape in rows]
+    buffers += [((*shape, columns), torch.float32) for shape in rows]
+    return buffers + [(query, dtype)] * (2 if grouped else 0)
 
 
 def flash_backward(*args: Any) -> Buffers:
-    """FlashAttention-2: softmax_d and dq_accum in fp32, rows padded to 128 and head_dim to 32 (64 above 128); for
-    grouped-query attention dk and dv expanded to all heads.
-    Source: flash-attention csrc/flash_attn/flash_api.cpp, mha_bwd."""
+    """PyTorch's FlashAttention-2, heads before rows."""
     query, key = args[1], args[2]
     batch, heads, length, head_dim = query.shape
-    rows = _up(length, 128)
-    columns = _up(head_dim, 32) if head_dim <= 128 else _up(head_dim, 64)
-    buffers: Buffers = [
-        ((batch, heads, rows), torch.float32),
-        ((batch, heads, rows, columns), torch.float32),
-    ]
-    if key.shape[1] != heads:
-        buffers += [((batch, length, heads, head_dim), query.dtype)] * 2
-    return buffers
+    rows = [(batch, heads, round_up(length, FLASH_ROWS))]
+    return flash_buffers(rows, (batch, length, heads, head_dim), query.dtype, grouped=key.shape[1] != heads)
 
 
 def efficient_backward(*args: Any) -> Buffers:
@@ -37,13 +46,13 @@ def efficient_backward(*args: Any) -> Buffers:
     (workspace_elements_gq, kNeedsAccumGradQ, kOutputInRF) for compute capability 8.0."""
     query, value = args[1], args[3]
     batch, heads, length, head_dim = query.shape
-    columns = _up(head_dim, 32) if head_dim <= 128 else _up(head_dim, 64)
+    columns = flash_head_dim(head_dim)
     buffers: Buffers = [
         ((batch, heads, length), torch.float32),
-        ((batch, heads, _up(length, 128), columns), torch.float32),
+        ((batch, heads, round_up(length, 128), columns), torch.float32),
     ]
     if head_dim > 128:
-        buffers += [((batch, heads, _up(value.shape[2], 128), columns), torch.float32)] * 2
+        buffers += [((batch, heads, round_up(value.shape[2], 128), columns), torch.float32)] * 2
     return buffers
 
 
@@ -58,10 +67,6 @@ def cudnn_backward(*args: Any) -> Buffers:
     if key.shape[1] != heads:
         buffers += [((batch, heads, key.shape[2], head_dim), query.dtype)] * 2
     return buffers
-
-
-def _up(size: int, step: int) -> int:
-    return -(-size // step) * step
 
 
 CUDA_BUFFERS: dict[Any, Callable[..., Buffers]] = {

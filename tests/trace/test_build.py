@@ -4,27 +4,15 @@ import copy
 
 import pytest
 
+from tests.trace.tiny_models import llama_key
+
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
 
 KINDS = ("full_attention",) * 4
 
 
 def _key():
-    from vramplan.planner.programs.key import Mode, ProgramKey, Structure
-
-    structure = Structure(
-        model_type="llama",
-        fields={"hidden_act": "silu", "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False},
-        kinds=KINDS,
-        heads="gqa",
-        aligned_heads=True,
-        single_row=False,
-        windowed=False,
-    )
-    return ProgramKey(
-        structure=structure,
-        mode=Mode(route="cpu", method="full", dtype="fp32", loss="standard", gradient_checkpointing=False),
-    )
+    return llama_key({"loss": "standard", "gradient_checkpointing": False})
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.trace.tiny_models import LLAMA_LAYERS, llama_key
+
 pytestmark = pytest.mark.train
 
 B, S, H, K, D = 2, 200, 8, 2, 64
@@ -83,29 +85,15 @@ def test_rows_taken_together_pad_the_kernels_buffers_by_a_block_each():
     assert sum(born) == buffers + gradients
 
 
-LAYERS = ("full_attention",) * 6
 SIZES = {"B": 2, "S": 1000, "h": 512, "f": 1024, "H": 8, "K": 2, "d": 64, "V": 3000, "r": 4, "N": 1990}
 
 
 def _peaks(**changes):
     from vramplan.planner.memory.replay import At, Replay
-    from vramplan.planner.programs.key import Mode, ProgramKey, Structure
     from vramplan.planner.trace.build import build_program
 
-    fields = {"hidden_act": "silu", "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False}
-    key = ProgramKey(
-        structure=Structure(
-            model_type="llama",
-            fields=fields,
-            kinds=LAYERS[:4],
-            heads="gqa",
-            aligned_heads=True,
-            single_row=False,
-            windowed=False,
-        ),
-        mode=Mode(route="cuda", method="full", gradient_checkpointing=False, **changes),
-    )
-    replayed = Replay(build_program(key), At(SIZES, LAYERS, 512)).run()
+    key = llama_key({"route": "cuda", "dtype": "bf16", "gradient_checkpointing": False, **changes})
+    replayed = Replay(build_program(key), At(SIZES, LLAMA_LAYERS, 512)).run()
     return {phase: peak.total_bytes for phase, peak in replayed.peaks.items()}
 
 
@@ -113,7 +101,7 @@ def _peaks(**changes):
 def test_a_step_without_padding_is_that_of_pytorchs_own_flash_kernel():
     """PyTorch's keeps one more number a layer, the offset of the generator: a block of 512 bytes."""
     ours, pytorchs = _peaks(attention="flash_attention_2"), _peaks(attention="sdpa")
-    assert {phase: pytorchs[phase] - ours[phase] for phase in ours} == dict.fromkeys(ours, 512 * len(LAYERS))
+    assert {phase: pytorchs[phase] - ours[phase] for phase in ours} == dict.fromkeys(ours, 512 * len(LLAMA_LAYERS))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -125,5 +113,5 @@ def test_padding_costs_copies_without_it_and_no_mask():
     tokens = SIZES["B"] * SIZES["S"]
     out = tokens * SIZES["H"] * SIZES["d"] * 2
     extra = padded["loss"] - plain["loss"]
-    assert extra >= len(LAYERS) * (out + 8 * tokens)
-    assert extra <= len(LAYERS) * (out + 8 * tokens + 4 * 512)
+    assert extra >= len(LLAMA_LAYERS) * (out + 8 * tokens)
+    assert extra <= len(LLAMA_LAYERS) * (out + 8 * tokens + 4 * 512)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.trace.test_real_steps import SIZES, _assert_equal, _key, _mode
+from tests.trace.tiny_models import LLAMA_SIZES, assert_llama_exact, llama_key
 
 pytestmark = pytest.mark.train
-SMALL = {**SIZES, "P": 5, "b": 3, "e": 24, "L": 6, "W": 6 * 2 * SIZES["K"] * SIZES["d"]}
+SMALL = {**LLAMA_SIZES, "P": 5, "b": 3, "e": 24, "L": 6, "W": 6 * 2 * LLAMA_SIZES["K"] * LLAMA_SIZES["d"]}
 MODES = {
     "prefix": {"method": "prefix", "gradient_checkpointing": False},
     "prefix on a bf16 base, stock loss": {
@@ -79,9 +79,9 @@ MODES = {
 @pytest.mark.parametrize("name", MODES)
 @pytest.mark.filterwarnings("ignore")
 def test_a_methods_program_gives_the_bytes_of_its_real_step(name: str) -> None:
-    _assert_equal(_key(_mode(**MODES[name])), SMALL)
+    assert_llama_exact(llama_key(MODES[name]), SMALL)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_bitfit_trains_the_biases_there_are() -> None:
-    _assert_equal(_key(_mode(method="bitfit"), biases=True), SMALL)
+    assert_llama_exact(llama_key({"method": "bitfit"}, biases=True), SMALL)

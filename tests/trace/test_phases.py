@@ -4,26 +4,9 @@ import tempfile
 
 import pytest
 
+from tests.trace.tiny_models import LLAMA_LAYERS, LLAMA_SIZES, llama_key
+
 pytestmark = pytest.mark.train
-
-SIZES = {"B": 2, "S": 48, "h": 64, "f": 176, "H": 4, "K": 2, "d": 16, "V": 300, "r": 4, "N": 94}
-KINDS = ("full_attention",) * 6
-
-
-def _key(**changes):
-    from vramplan.planner.programs.key import Mode, ProgramKey, Structure
-
-    fields = {"hidden_act": "silu", "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False}
-    structure = Structure(
-        model_type="llama",
-        fields=fields,
-        kinds=KINDS[:4],
-        heads="gqa",
-        aligned_heads=True,
-        single_row=False,
-        windowed=False,
-    )
-    return ProgramKey(structure=structure, mode=Mode(route="cpu", method="full", dtype="fp32", **changes))
 
 
 def _evaluated(key):
@@ -35,9 +18,10 @@ def _evaluated(key):
     from vramplan.planner.trace.step import language_batch
     from vramplan.planner.trace.tracker import Tracker, exact_lifetimes
 
-    case = Case(trace_config(key, SIZES, KINDS), key.mode, SIZES["B"], SIZES["S"], SIZES["r"])
+    sizes = LLAMA_SIZES
+    case = Case(trace_config(key, sizes, LLAMA_LAYERS), key.mode, sizes["B"], sizes["S"], sizes["r"])
     model = build_model(case, real=True).eval()
-    batch = language_batch(SIZES["B"], SIZES["S"], real=True, vocab_size=SIZES["V"])
+    batch = language_batch(sizes["B"], sizes["S"], real=True, vocab_size=sizes["V"])
     tracker = Tracker()
     declare_static(model, tracker)
     for tensor in batch.values():
@@ -62,8 +46,8 @@ def test_evaluation_takes_no_more_than_is_counted(checkpointing, at_most):
     from vramplan.planner.memory.replay import At, Replay
     from vramplan.planner.trace.build import build_program
 
-    key = _key(loss="standard", gradient_checkpointing=checkpointing)
-    counted = Replay(build_program(key), At(SIZES, KINDS, 1)).forward_alone().total_bytes
+    key = llama_key({"loss": "standard", "gradient_checkpointing": checkpointing})
+    counted = Replay(build_program(key), At(LLAMA_SIZES, LLAMA_LAYERS, 1)).forward_alone().total_bytes
     real = _evaluated(key)
     assert real <= counted <= at_most * real
 

@@ -46,7 +46,7 @@ def test_a_program_gives_the_bytes_of_a_real_step(reality: ModuleType, model_typ
 def test_one_tensor_too_many_in_the_real_step_shows(reality: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from vramplan.planner.trace import step
+    from vramplan.planner.trace import real, step
 
     whole = step.micro_step
 
@@ -60,13 +60,13 @@ def test_one_tensor_too_many_in_the_real_step_shows(reality: ModuleType, monkeyp
 
         return whole(model, batch, items, loss, marked)
 
-    real = reality.tracked_peaks
+    tracked = real.real_step
 
-    def tracked(case: Any) -> Any:
+    def tracked_with_a_phantom(model: Any, case: Any) -> Any:
         monkeypatch.setattr(step, "micro_step", with_a_phantom)
-        return real(case)
+        return tracked(model, case)
 
-    monkeypatch.setattr(reality, "tracked_peaks", tracked)
+    monkeypatch.setattr(real, "real_step", tracked_with_a_phantom)
     assert _run(reality, "gpt2", "full")["off_by_bytes"] >= 1234
 
 

@@ -3,6 +3,37 @@
 from typing import Any
 
 SIZES = {"B": 2, "S": 40}
+LLAMA_SIZES = {"B": 2, "S": 48, "h": 64, "f": 176, "H": 4, "K": 2, "d": 16, "V": 300, "r": 4, "N": 94}
+LLAMA_LAYERS = ("full_attention",) * 6
+
+
+def llama_key(mode: dict[str, Any], *, biases: bool = False, **structure: Any) -> Any:
+    """The key of a Llama-shaped model of any size, its heads grouped; ``mode`` is a Mode's fields."""
+    from vramplan.planner.programs.key import Mode, ProgramKey, Structure
+
+    fields = {"hidden_act": "silu", "tie_word_embeddings": False, "attention_bias": biases, "mlp_bias": biases}
+    shape = {"heads": "gqa", "single_row": False, "windowed": False, **structure}
+    if mode.get("method", "full") != "full" and mode.get("route", "cpu") == "cpu":
+        mode = {"adapter_dtype": "fp32", **mode}
+    return ProgramKey(
+        structure=Structure(model_type="llama", fields=fields, kinds=LLAMA_LAYERS[:4], **shape),
+        mode=Mode(**{"route": "cpu", "method": "full", "dtype": "fp32", **mode}),
+    )
+
+
+def assert_llama_exact(key: Any, sizes: dict[str, int]) -> None:
+    """The program of a Llama-shaped key gives the bytes of a real step at these sizes, of six layers."""
+    from vramplan.planner.memory.replay import At, Replay
+    from vramplan.planner.trace import real
+    from vramplan.planner.trace.build import build_program, trace_config
+    from vramplan.planner.trace.record import Case
+
+    found = Replay(build_program(key), At(sizes, LLAMA_LAYERS, 1)).run()
+    config = trace_config(key, sizes, LLAMA_LAYERS)
+    case = Case(config, key.mode, sizes["B"], sizes["S"], sizes["r"], documents=sizes.get("Q"), method_sizes=sizes)
+    peaks, end = real.real_step(real.real_model(case), case)
+    assert {phase: peak.total_bytes for phase, peak in found.peaks.items()} == peaks
+    assert found.end_bytes == end
 
 
 def spec_of(config: dict[str, Any], task: str, *, num_labels: int = 3) -> Any:
@@ -55,12 +86,8 @@ def replayed(spec: Any, workload: Any, setup: Any) -> Any:
 
 def real_step(spec: Any, key: Any, workload: Any, setup: Any) -> Any:
     """The real model, and the peaks and end of its real step."""
-    import contextlib
-
-    from vramplan.planner.trace import loss, quantize
-    from vramplan.planner.trace.build import measure
-    from vramplan.planner.trace.record import Case, build_model, run_tracked
-    from vramplan.planner.trace.tracker import Tracker
+    from vramplan.planner.trace import real
+    from vramplan.planner.trace.record import Case
 
     case = Case(
         spec.config,
@@ -71,13 +98,8 @@ def real_step(spec: Any, key: Any, workload: Any, setup: Any) -> Any:
         num_labels=workload.num_labels,
         target=workload.target_length,
     )
-    model = build_model(case, real=True)
-    tracker = Tracker(replace=quantize.opened_kernels() if key.mode.quant else {})
-    with contextlib.ExitStack() as stack:
-        if key.mode.loss == "fused":
-            stack.enter_context(loss.fused_loss("cpu", tracker, as_macro=False))
-        run_tracked(model, case, tracker, real=True)
-    return model, measure(tracker, 1)
+    model = real.real_model(case)
+    return model, real.real_step(model, case)
 
 
 def assert_exact(config: dict[str, Any], task: str, method: Any, **setup_fields: Any) -> None:
