@@ -1,9 +1,10 @@
-"""Candidate: a setup, priced. Recommendation: candidates ranked, and the rejected with the change that would help."""
+"""Candidate: a setup, priced."""
 
 from typing import Any, Literal
 
 from vramplan.planner.device import Device
 from vramplan.planner.memory.budget import MemoryBudget
+from vramplan.planner.throughput.values import StepTime
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.values import Value
 from vramplan.planner.workload import Workload
@@ -55,22 +56,6 @@ class Candidate(Value):
     not_runnable_because: str | None = None
     warnings: tuple[str, ...] = ()
     provenance: ProgramProvenance
-
-
-class Rejected(Value):
-    """A setup that does not fit, the bytes it lacks, and the smallest change that would make it fit."""
-
-    candidate: Candidate
-    lacks_bytes: int
-    would_fit: str | None
-
-
-class Recommendation(Value):
-    """Ranked candidates, each with its reasons; the rejected with theirs."""
-
-    ranked: tuple[Candidate, ...]
-    reasons: tuple[tuple[str, ...], ...]
-    """reasons[i]: why ranked[i] stands where it stands."""
-    rejected: tuple[Rejected, ...]
-    unpriced: tuple[str, ...] = ()
-    """Methods nobody could price here, and why."""
+    time: StepTime | None = None
+    """How long an optimizer step takes; None where the device's rates are not known."""
+    time_unknown_because: str | None = None

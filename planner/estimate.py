@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from vramplan.planner.adapters.profiles import match_profile
 from vramplan.planner.adapters.programs import Found, find_program, newer_libraries
 from vramplan.planner.candidate import Candidate, ProgramProvenance, Verdict
-from vramplan.planner.device import Device, Route
+from vramplan.planner.device import Device, DeviceProfile, Route
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory.budget import MemoryBudget
@@ -18,6 +19,7 @@ from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.runnable import why_not_runnable
 from vramplan.planner.stored_quantised import check_quantization, unpacked_warning
 from vramplan.planner.targets import check_targets
+from vramplan.planner.throughput.pricing import price_time
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import format_bytes
 from vramplan.planner.workload import Workload
@@ -66,6 +68,7 @@ def estimate(
     hopeless = searching and available is not None and pricing.least_high_bytes() > available
     budget = pricing.budget(with_tensors=with_tensors, with_allocator=not hopeless)
     verdict, reason = judge(budget, device)
+    time = "not asked for" if searching else price_time(pricing, _profile(device))
     reason_not_to_run = why_not_runnable(setup, workload.task, model)
     return Candidate(
         model=model.repo_id,
@@ -88,7 +91,14 @@ def estimate(
             versions=found.program.versions,
             basis=_basis(chosen, newer_libraries(found.program)),
         ),
+        time=None if isinstance(time, str) else time,
+        time_unknown_because=time if isinstance(time, str) else None,
     )
+
+
+def _profile(device: Device | None) -> DeviceProfile | None:
+    """The data sheet of a device's product, where it has one."""
+    return None if device is None or device.profile is None else match_profile(device.profile)[0]
 
 
 def judge(budget: MemoryBudget, device: Device | None) -> tuple[Verdict | None, str]:

@@ -1,0 +1,96 @@
+"""Operations of attention: how many queries meet how many keys, and which of those a kernel skips.
+
+A causal row of S tokens has S (S + 1) / 2 pairs. FlashAttention skips the others, and what lies outside a sliding
+window; PyTorch's scaled_dot_product_attention does so where it needs no mask, which padding, a window and a prefix
+bring. Eager attention makes the whole square (Dao, 2023, arXiv:2307.08691).
+"""
+
+from typing import Any
+
+from vramplan.planner.dims import language_config, window_of
+from vramplan.planner.memory.static_methods import hidden_size
+from vramplan.planner.methods import prepends_rows, virtual_tokens
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.tasks import TOKEN_TYPED, in_tower
+from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.workload import Workload
+
+FUSED_BACKWARD = 2.5
+"""Five products where the forward has two: FlashAttention makes the scores again (Dao et al., 2022, arXiv:2205.14135,
+algorithm 4)."""
+EAGER_BACKWARD = 2.0
+_HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "decoder_attention_heads")
+_ENCODERS = TOKEN_TYPED | {"roberta", "xlm-roberta", "camembert", "distilbert", "modernbert", "mpnet", "xlm"}
+"""Types whose tokens see those that follow."""
+
+
+def attention_flops(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> tuple[int, int]:
+    """Operations of one micro step's attention, forward and backward."""
+    per_pair = _flops_per_pair(language_config(model.config))
+    if per_pair is None:
+        return 0, 0
+    pairs = sum(_pairs(model, workload, setup, kind) for kind in _attending_layers(model))
+    forward = per_pair * pairs * (1 if setup.packing else setup.micro_batch_size)
+    times = EAGER_BACKWARD if setup.attention == "eager" else FUSED_BACKWARD
+    return forward, int(forward * times)
+
+
+def _flops_per_pair(config: dict[str, Any]) -> int | None:
+    """Of one query and one key of every head: a product of keys, and one of values."""
+    heads = next((config[name] for name in _HEADS if isinstance(config.get(name), int)), None)
+    if heads is None:
+        return None
+    if isinstance(config.get("qk_nope_head_dim"), int):  # multi-head latent attention
+        keys = config["qk_nope_head_dim"] + config.get("qk_rope_head_dim", 0)
+        return int(2 * heads * (keys + config.get("v_head_dim", keys)))
+    head_dim = config.get("head_dim") or config.get("d_kv") or hidden_size(config) // heads
+    return int(4 * heads * head_dim)
+
+
+def _attending_layers(model: ModelSpec) -> list[str]:
+    """The kind of attention of every layer that has any: ``full``, ``sliding``, ``encoder``, ``decoder`` or
+    ``across``."""
+    types = language_config(model.config).get("layer_types") or []
+    seen: dict[tuple[str, int], str] = {}
+    for weight in model.weights:
+        name = weight.name
+        if weight.module == "norm" or in_tower(name) or "linear_attn" in name:
+            continue
+        within = name.partition("{layer}")[2].lower()
+        if "attn" not in within and "attention" not in within:
+            continue
+        across = "encoder_attn" in within or "encdecattention" in within
+        for layer in weight.layers:
+            kind = types[layer] if layer < len(types) else "full"
+            if kind in ("linear_attention", "mamba", "conv"):
+                continue
+            if model.config.get("is_encoder_decoder"):
+                kind = "across" if across else "decoder" if "decoder." in name else "encoder"
+            seen[f"{name.partition('.{layer}')[0]}{across}", layer] = kind
+    return list(seen.values())
+
+
+def _pairs(model: ModelSpec, workload: Workload, setup: TrainingSetup, kind: str) -> int:
+    """Pairs one row's attention computes in one layer of a kind."""
+    length, target = workload.sequence_length, workload.target_length or 0
+    if kind == "across":
+        return target * length
+    if kind == "encoder":
+        return length * length
+    if kind == "decoder":
+        return target * target
+    before = virtual_tokens(setup.method)
+    queries = length + before if prepends_rows(setup.method) else length
+    keys = length + before
+    if setup.packing and setup.attention == "flash_attention_2":
+        return setup.micro_batch_size * queries * (queries + 1) // 2
+    if setup.packing:
+        queries = keys = setup.micro_batch_size * length
+    window = window_of(model.config) if kind != "full_attention" else None
+    reaches = window is not None and window < keys
+    causal = not (workload.task == "classification" and model.model_type in _ENCODERS)
+    masked = setup.padding == "right" or reaches or (keys > queries) or setup.packing
+    if not causal or setup.attention == "eager" or (setup.attention == "sdpa" and masked):
+        return queries * keys
+    outside = (keys - window) * (keys - window + 1) // 2 if window is not None and reaches else 0
+    return queries * (queries + 1) // 2 + queries * (keys - queries) - outside

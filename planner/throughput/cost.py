@@ -1,0 +1,80 @@
+"""What a run takes: optimizer steps, hours, energy of the board, money.
+
+steps   = ceil(examples x epochs / sequences per step)
+kWh     = hours x board power x utilisation; the host's own power is not counted
+money   = hours x the price of an hour
+"""
+
+import math
+
+from vramplan.planner.device import DeviceProfile
+from vramplan.planner.throughput.values import Range, RunCost, StepTime
+from vramplan.planner.workload import Workload
+
+UTILISATION = (0.6, 0.85, 1.0)
+"""Share of the board's power limit that training draws: low, typical, high. Stated, not measured: compute-bound runs draw
+nearly the limit, small batches well below it."""
+SECONDS_PER_HOUR = 3600.0
+
+
+def run_cost(
+    time: StepTime | None,
+    workload: Workload,
+    profile: DeviceProfile | None,
+    *,
+    usd_per_hour: float | None = None,
+    max_steps: int | None = None,
+) -> RunCost:
+    """What a run of a workload takes on one device.
+
+    Args:
+        time: of one optimizer step at the run's typical length of rows; None: not known.
+        usd_per_hour: ``--price``; the profile's dated price without.
+        max_steps: where the run stops earlier.
+    """
+    missing = []
+    price, price_basis = _price(profile, usd_per_hour)
+    steps = _steps(workload, max_steps)
+    if steps is None:
+        missing.append("how many rows there are: name the training file with --data")
+    if time is None or steps is None:
+        return RunCost(steps=steps, usd_per_hour=price, price_basis=price_basis, unknown_because=tuple(missing))
+    hours = time.seconds.times(steps / SECONDS_PER_HOUR)
+    if price is None:
+        missing.append("the price of an hour: --price")
+    watts = profile.tdp_watts if profile is not None else None
+    if watts is None:
+        missing.append("the board's power")
+    return RunCost(
+        steps=steps,
+        hours=hours,
+        kilowatt_hours=None if watts is None else _energy(hours, watts),
+        usd=None if price is None else hours.times(price),
+        usd_per_hour=price,
+        price_basis=price_basis,
+        unknown_because=tuple(missing),
+    )
+
+
+def _steps(workload: Workload, max_steps: int | None) -> int | None:
+    if workload.num_examples is None:
+        return max_steps
+    whole = math.ceil(workload.num_examples * workload.num_train_epochs / workload.sequences_per_step)
+    return whole if max_steps is None else min(whole, max_steps)
+
+
+def _price(profile: DeviceProfile | None, usd_per_hour: float | None) -> tuple[float | None, str | None]:
+    if usd_per_hour is not None:
+        return usd_per_hour, "--price"
+    if profile is None or profile.usd_per_hour is None:
+        return None, None
+    return profile.usd_per_hour, f"{profile.name} rented on demand, {profile.usd_per_hour_on or 'undated'}"
+
+
+def _energy(hours: Range, watts: int) -> Range:
+    low, typical, high = UTILISATION
+    return Range(
+        low=hours.low * watts * low / 1000,
+        typical=hours.typical * watts * typical / 1000,
+        high=hours.high * watts * high / 1000,
+    )

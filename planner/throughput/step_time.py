@@ -1,0 +1,176 @@
+"""Step time by roofline: each phase takes as long as its products, attention and memory traffic, or as its launches.
+
+    phase   = max(products + attention + traffic, kernels x launch)
+    products = max(FLOPs / (peak x fraction), weight bytes / (bandwidth x fraction))
+    step    = micro batches x (forward + loss + backward) + optimizer step
+
+FLOPs: ``flops``. Traffic: ``traffic``, ``optimizer_traffic``. Fractions: ``constants``. docs/time-model.md works an
+example by hand.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vramplan.planner.device import DeviceProfile
+from vramplan.planner.dtypes import BYTES
+from vramplan.planner.memory.price import Question
+from vramplan.planner.memory.replay import Replay
+from vramplan.planner.memory.static import StaticMemory
+from vramplan.planner.throughput.constants import Constants
+from vramplan.planner.throughput.fitted import CONSTANTS
+from vramplan.planner.throughput.flops import MicroStepWork, Work, count_work
+from vramplan.planner.throughput.optimizer_traffic import OptimizerTraffic, optimizer_traffic
+from vramplan.planner.throughput.traffic import MicroStepTraffic, Traffic, count_traffic
+from vramplan.planner.throughput.values import Range, StepTime, TimeLine, TimePhase
+from vramplan.planner.training_setup import TrainingSetup
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device's data sheet says of its speed."""
+
+    flops_per_second: int
+    bytes_per_second: int
+    architecture: str
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Everything of a step that is counted and nothing that is fitted."""
+
+    work: MicroStepWork
+    traffic: MicroStepTraffic
+    optimizer: OptimizerTraffic
+    micro_batches: int
+    tokens_per_step: int
+
+
+@dataclass(frozen=True)
+class PhaseTime:
+    """Seconds of one phase of one micro batch, by what takes them."""
+
+    products: float
+    attention: float
+    traffic: float
+    dequantization: float
+    launches: float
+
+    @property
+    def seconds(self) -> float:
+        return max(self.products + self.attention + self.traffic + self.dequantization, self.launches)
+
+
+def compute_dtype(setup: TrainingSetup) -> str:
+    """The dtype products run in: autocast's, else the base's."""
+    mixed = setup.precision.mixed_precision
+    return mixed if mixed != "no" else setup.precision.dtype
+
+
+def rates_of(profile: DeviceProfile, setup: TrainingSetup) -> Rates | str:
+    """A profile's rates for a setup, or why there are none."""
+    dtype = compute_dtype(setup)
+    flops = {
+        "bf16": profile.bf16_flops_per_second,
+        "fp16": profile.fp16_flops_per_second,
+        "fp32": profile.fp32_flops_per_second,
+    }.get(dtype)
+    if not flops:
+        return f"the profile of {profile.name} has no {dtype} rate"
+    if not profile.memory_bandwidth_bytes_per_second:
+        return f"the profile of {profile.name} has no memory bandwidth"
+    return Rates(flops, profile.memory_bandwidth_bytes_per_second, profile.architecture)
+
+
+def count(question: Question, replay: Replay, static: StaticMemory) -> Counted:
+    """Count a step of a question whose program is replayed."""
+    setup, workload = question.setup, question.workload
+    element_bytes = BYTES[compute_dtype(setup)]
+    rows = setup.micro_batch_size * setup.gradient_accumulation_steps
+    return Counted(
+        work=count_work(question.model, workload, setup, element_bytes=element_bytes),
+        traffic=count_traffic(replay),
+        optimizer=optimizer_traffic(setup, static.trainable, question.route),
+        micro_batches=setup.gradient_accumulation_steps,
+        tokens_per_step=rows * (workload.sequence_length + (workload.target_length or 0)),
+    )
+
+
+def step_time(counted: Counted, rates: Rates, known: Constants = CONSTANTS) -> StepTime:
+    """The time of one optimizer step on one device."""
+    lines = tuple(_lines(counted, rates, known))
+    seconds = sum(line.seconds for line in lines)
+    measured = rates.architecture in known.matmul_fraction
+    low, high = (known.low, known.high) if measured else (known.unmeasured_low, known.unmeasured_high)
+    tokens = counted.tokens_per_step
+    needed = counted.work.model_flops * counted.micro_batches
+    return StepTime(
+        seconds=Range(low=seconds * low, typical=seconds, high=seconds * high),
+        lines=lines,
+        tokens_per_step=tokens,
+        tokens_per_second=Range(low=tokens / (seconds * high), typical=tokens / seconds, high=tokens / (seconds * low)),
+        model_flops=needed,
+        device_flops=counted.work.flops * counted.micro_batches,
+        peak_flops_per_second=rates.flops_per_second,
+        mfu=mfu(needed, seconds, rates.flops_per_second),
+        basis=known.basis if measured else f"{known.basis}; no run on {rates.architecture} among them",
+    )
+
+
+def mfu(model_flops: int, seconds: float, peak_flops_per_second: int) -> float:
+    """Model FLOPs utilisation: what the method needs over what the device could do in that time.
+
+    >>> mfu(60 * 10**12, 1.0, 120 * 10**12)
+    0.5
+    """
+    return model_flops / seconds / peak_flops_per_second
+
+
+def _lines(counted: Counted, rates: Rates, known: Constants) -> Iterator[TimeLine]:
+    work, traffic, times = counted.work, counted.traffic, counted.micro_batches
+    backward = work.backward + work.recomputation
+    parts: tuple[tuple[TimePhase, Work, Traffic], ...] = (
+        ("forward", work.forward, traffic.phase("forward")),
+        ("loss", work.loss, traffic.phase("loss")),
+        ("backward", backward, traffic.phase("backward")),
+    )
+    for phase, needed, moved in parts:
+        accumulated = counted.optimizer.accumulated_bytes / times if phase == "backward" else 0.0
+        took = phase_time(needed, moved, rates, known, moved_bytes=accumulated)
+        yield TimeLine(phase=phase, seconds=took.seconds * times, because=_because(took, needed, times))
+    step = counted.optimizer
+    streamed = step.moved_bytes / (rates.bytes_per_second * known.memory_fraction)
+    yield TimeLine(
+        phase="optimizer_step",
+        seconds=max(streamed, step.kernels * known.launch_seconds),
+        because=f"{step.moved_bytes / 1e9:.2f} GB moved",
+    )
+
+
+def phase_time(work: Work, traffic: Traffic, rates: Rates, known: Constants, *, moved_bytes: float = 0.0) -> PhaseTime:
+    """One phase of one micro batch; ``moved_bytes`` come on top of what the program writes."""
+    flops = rates.flops_per_second
+    bandwidth = rates.bytes_per_second * known.memory_fraction
+    return PhaseTime(
+        products=max(
+            work.linear_flops / (flops * known.matmul_fraction_of(rates.architecture)), work.weight_bytes / bandwidth
+        ),
+        attention=work.attention_flops / (flops * known.attention_fraction),
+        traffic=(traffic.written_bytes * known.moved_per_written + moved_bytes) / bandwidth,
+        dequantization=traffic.dequantized_bytes * known.dequantized_moved / bandwidth,
+        launches=traffic.kernels * known.launch_seconds,
+    )
+
+
+def _because(took: PhaseTime, work: Work, times: int) -> str:
+    """The shares of a phase, largest first."""
+    shares = {
+        f"{work.linear_flops * times / 1e12:.1f} TFLOP of products": took.products,
+        f"{work.attention_flops * times / 1e12:.2f} TFLOP of attention": took.attention,
+        "memory traffic": took.traffic,
+        "dequantisation": took.dequantization,
+    }
+    if took.seconds == took.launches:
+        return "as long as starting its kernels takes"
+    total = took.seconds or 1.0
+    ranked = sorted(shares.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in ranked if seconds / total >= 0.005)
