@@ -12,8 +12,8 @@ from vramplan.planner.throughput.values import Range, RunCost, StepTime
 from vramplan.planner.workload import Workload
 
 UTILISATION = (0.6, 0.85, 1.0)
-"""Share of the board's power limit that training draws: low, typical, high. Stated, not measured: compute-bound runs draw
-nearly the limit, small batches well below it."""
+"""Share of the board's power limit that training draws: low, typical, high. Stated, not measured: compute-bound runs
+draw nearly the limit, small batches well below it."""
 SECONDS_PER_HOUR = 3600.0
 
 
