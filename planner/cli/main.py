@@ -38,6 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("verify", "vramplan.executor.verify_cli", "a few real steps of a plan, the longest rows first"),
     Command("run", "vramplan.executor.cli", "run a plan, supervised"),
     Command("runs", "vramplan.executor.runs_cli", "what was run here, planned beside used"),
+    Command("merge", "vramplan.executor.merge_cli", "a trained adapter folded into its base, or taken out alone"),
     Command("demo", "vramplan.executor.demo_cli", "all of it on a small real model, on the hardware here"),
 )
 
