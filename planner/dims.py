@@ -2,8 +2,8 @@
 
 B micro batch, S sequence, N valid labels, h hidden, f intermediate, H heads, K key/value heads, d head_dim, V
 vocabulary, r rank; P virtual tokens, b bottleneck, e hidden size of a prompt encoder, L layers of a prefix, W numbers
-in one of its tokens, where the method has them; C classes of a classifier, D tokens of a decoder that has an encoder;
-Q documents of a packed row.
+in one of its tokens, t rows of the embeddings that train, where the method has them; C classes of a classifier, D
+tokens of a decoder that has an encoder; Q documents of a packed row.
 Derived: what kernels round or fuse them to, and T = S + P.
 """
 

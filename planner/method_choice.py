@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vramplan.planner.errors import UnsupportedError, UsageError
-from vramplan.planner.memory.recurrence import NO_LORA, NO_LORA_TYPES
-from vramplan.planner.memory.static_methods import check_biases, check_norms, hidden_size, linear_names, saved
+from vramplan.planner.lora_choice import low_rank, targets_of
+from vramplan.planner.memory.static_methods import check_biases, check_norms, hidden_size
 from vramplan.planner.method_targets import ia3_targets, norm_targets, output_projections
 from vramplan.planner.methods import (
     Bitfit,
@@ -20,11 +20,10 @@ from vramplan.planner.methods import (
     Prompt,
     Ptuning,
     Qlora,
-    Targets,
 )
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.picker import Picker
-from vramplan.planner.targets import HEAD, check_targets
+from vramplan.planner.targets import check_targets
 
 _LOW_RANK = ("lora", "qlora")
 _PROMPTS = ("prefix", "prompt", "ptuning")
@@ -39,6 +38,8 @@ OPTION_METHODS: dict[str, tuple[str, ...]] = {
     "use_rslora": _LOW_RANK,
     "use_dora": _LOW_RANK,
     "modules_to_save": _LOW_RANK,
+    "trainable_token_indices": _LOW_RANK,
+    "init_lora_weights": _LOW_RANK,
     "adapter_dtype": _ADAPTERS,
     "quant": ("qlora", *_ADAPTERS[2:]),
     "double_quant": ("qlora", *_ADAPTERS[2:]),
@@ -72,73 +73,12 @@ def choose_method(pick: Picker, model: ModelSpec) -> Method:
     return _CHOOSERS[kind](pick, model)
 
 
-def _low_rank(pick: Picker, model: ModelSpec) -> dict[str, Any]:
-    targets = _low_rank_targets(pick, model)
-    check_targets(targets, model)
-    return {
-        "r": pick.take("rank", 16),
-        "lora_alpha": pick.take("alpha", 32),
-        "lora_dropout": pick.take("lora_dropout", 0.0),
-        "target_modules": targets,
-        "use_rslora": pick.take("use_rslora", False),
-        "use_dora": pick.take("use_dora", False),
-        "modules_to_save": _modules_to_save(pick, model),
-    }
-
-
-def _modules_to_save(pick: Picker, model: ModelSpec) -> tuple[str, ...]:
-    """Modules a person wants trained in full.
-
-    Raises:
-        UsageError: a name matches no module.
-        UnsupportedError: embeddings and head share their weight, and one of them would part from it.
-    """
-    text = pick.take("modules_to_save", None)
-    names = tuple(name.strip() for name in text.split(",")) if text else ()
-    for name in names:
-        matched = [weight for weight in model.weights if name and saved(weight, (name,))]
-        if not matched:
-            raise UsageError(
-                f"--modules-to-save {name} matches no module of {model.repo_id}",
-                remedy="name modules such as embed_tokens or lm_head",
-            )
-        if any(weight.module == "embedding" for weight in matched) and model.config.get("tie_word_embeddings"):
-            raise UnsupportedError(
-                f"--modules-to-save {name} on tied embeddings is not priced yet", remedy="use --method full"
-            )
-    return names
-
-
-def _low_rank_targets(pick: Picker, model: ModelSpec) -> Targets:
-    """All linears; of a Mamba model the ones PEFT takes.
-
-    Raises:
-        UsageError: a module PEFT refuses for this model.
-    """
-    if model.model_type not in NO_LORA_TYPES:
-        return _targets(pick, "all-linear")
-    possible = sorted(linear_names(model) - {HEAD, *NO_LORA})
-    asked = pick.given("target")
-    named = [name.strip() for name in (asked or "").split(",")]
-    refused = next((name for name in named if name in ("all-linear", *NO_LORA)), None)
-    if refused is not None:
-        raise UsageError(
-            f"--target {refused}: PEFT puts no LoRA on {' or '.join(NO_LORA)} of a {model.model_type} model, whose "
-            "kernels read those weights themselves",
-            remedy=f"--target {','.join(possible)}",
-        )
-    if asked is None:
-        pick.take("target", ",".join(possible), derived=f"the linears PEFT takes of a {model.model_type} model")
-        return tuple(possible)
-    return _targets(pick, "all-linear")
-
-
 def _lora(pick: Picker, model: ModelSpec) -> Method:
-    return Lora(**_low_rank(pick, model))
+    return Lora(**low_rank(pick, model, quantised=False))
 
 
 def _qlora(pick: Picker, model: ModelSpec) -> Method:
-    fields = _low_rank(pick, model)
+    fields = low_rank(pick, model, quantised=True)
     return Qlora(**fields, quant=pick.take("quant", "nf4"), double_quant=pick.take("double_quant", True))
 
 
@@ -146,7 +86,7 @@ def _bottleneck(pick: Picker, model: ModelSpec) -> Method:
     kind = pick.take("adapter_kind", "houlsby")
     targets = _named(pick) or output_projections(model, kind)
     pick.take("target", ",".join(targets), derived=f"where {kind} puts them")
-    check_targets(targets, model)
+    check_targets(targets, model, embeddings=False)
     return Bottleneck(
         adapter_kind=kind,
         bottleneck_size=pick.take("bottleneck_size", 64),
@@ -164,7 +104,7 @@ def _ia3(pick: Picker, model: ModelSpec) -> Method:
         named, chosen = ia3_targets(model)
     pick.take("target", ",".join(named), derived="PEFT's default for this model")
     pick.take("feedforward", ",".join(chosen), derived="PEFT's default for this model")
-    check_targets(named, model)
+    check_targets(named, model, embeddings=False)
     if not set(chosen) <= set(named):
         raise UsageError(
             f"--feedforward {','.join(chosen)}: a feed-forward target is one of the targets",
@@ -231,19 +171,12 @@ def _base(pick: Picker) -> dict[str, Any]:
 
 def _named(pick: Picker) -> tuple[str, ...]:
     """The targets a person named, if any."""
-    targets = _targets(pick, "") if pick.given("target") else ()
+    targets = targets_of(pick, "") if pick.given("target") else ()
     if targets == "all-linear":
         raise UsageError(
             "--target all-linear belongs to LoRA", remedy="name the modules, or leave --target out for the default"
         )
     return tuple(targets)
-
-
-def _targets(pick: Picker, fallback: str) -> Targets:
-    targets = pick.given("target") if fallback == "" else pick.take("target", fallback)
-    if targets == "all-linear":
-        return "all-linear"
-    return tuple(name.strip() for name in targets.split(","))
 
 
 _CHOOSERS: Mapping[str, Callable[[Picker, ModelSpec], Method]] = {

@@ -51,6 +51,11 @@ class _LowRank(Value):
     use_dora: bool = False
     modules_to_save: tuple[str, ...] = ()
     """Ends of the names of modules that train in full, as copies beside the frozen ones."""
+    trainable_token_indices: tuple[int, ...] = ()
+    """Rows of the input embeddings that train, where the rest of them is frozen; a tied head shares them."""
+    init_lora_weights: str = Field(default="default", pattern=r"^(default|gaussian|pissa(_niter_\d+)?)$")
+    """How A and B begin. ``pissa``: from the principal part of each weight, which is taken out of it (Meng et al.,
+    2024, arXiv:2404.02948)."""
 
 
 class Lora(_LowRank):

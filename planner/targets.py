@@ -13,8 +13,11 @@ from vramplan.planner.model_spec import ModelSpec, Weight
 HEAD = "lm_head"
 
 
-def check_targets(targets: Targets, model: ModelSpec) -> None:
-    """Check that every named target is a linear of the model that an adapter may sit on.
+def check_targets(targets: Targets, model: ModelSpec, *, embeddings: bool = True) -> None:
+    """Check that every named target is a linear of the model that an adapter may sit on, or an embedding.
+
+    Args:
+        embeddings: the method has adapters for them.
 
     Raises:
         UsageError: a name matches no module, only modules that are not linear, or the output head.
@@ -24,8 +27,10 @@ def check_targets(targets: Targets, model: ModelSpec) -> None:
     if not targets or any(not name.strip() for name in targets):
         raise UsageError("--target names no module", remedy="use --target all-linear, or names such as q_proj,v_proj")
     modules = {weight.name.rpartition(".")[0]: weight.module for weight in model.weights}
-    adaptable = {weight.name.rpartition(".")[0] for weight in model.weights if _is_linear(weight)}
-    names = sorted({name.rpartition(".")[2] for name in adaptable} - {HEAD})
+    linears = {weight.name.rpartition(".")[0] for weight in model.weights if _is_linear(weight)}
+    names = sorted({name.rpartition(".")[2] for name in linears} - {HEAD})
+    tables = {weight.name.rpartition(".")[0] for weight in model.weights if weight.module == "embedding"}
+    adaptable = linears | tables if embeddings else linears
     for target in targets:
         if target == HEAD:
             raise UsageError(

@@ -86,6 +86,20 @@ SETUP: tuple[Option, ...] = (
         "target", str, "all-linear, or names such as q_proj,v_proj", "NAMES", ("--target-modules", "--target_modules")
     ),
     Option("modules_to_save", str, "LoRA: modules trained in full beside it", "NAMES", ("--modules_to_save",)),
+    Option(
+        "trainable_token_indices",
+        str,
+        "LoRA: rows of the embeddings that train, such as 128256,128257",
+        "IDS",
+        ("--trainable_token_indices",),
+    ),
+    Option(
+        "init_lora_weights",
+        str,
+        "LoRA: how A and B begin: default, gaussian, pissa, or pissa_niter_N",
+        "NAME",
+        ("--init_lora_weights",),
+    ),
     Option("lora_dropout", number, "dropout before the adapter", "P", ("--lora_dropout",)),
     Option("use_rslora", None, "scale by alpha / sqrt(rank)", None, ("--use_rslora",)),
     Option("use_dora", None, "learn magnitude apart from direction", None, ("--use_dora",)),

@@ -99,7 +99,12 @@ def _check_fused(asked: set[str], mapping: dict[str, str]) -> None:
 
 
 def _check_options(model: ModelSpec, method: Lora | Qlora) -> None:
-    option = "--use-dora" if method.use_dora else "--lora-dropout" if method.lora_dropout > 0 else None
+    refused = {
+        "--use-dora": method.use_dora,
+        "--lora-dropout": method.lora_dropout > 0,
+        f"--init-lora-weights {method.init_lora_weights}": method.init_lora_weights.startswith("pissa"),
+    }
+    option = next((name for name, given in refused.items() if given), None)
     if option is not None:
         raise UsageError(
             f"{option}: PEFT has none for the fused experts of {model.model_type}",

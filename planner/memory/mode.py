@@ -64,6 +64,7 @@ def _axes(method: Method) -> dict[str, Any]:
         case Lora() | Qlora():
             axes |= {"dropout": method.lora_dropout > 0, "use_dora": method.use_dora}
             axes["modules_to_save"] = _sorted_targets(method.modules_to_save)
+            axes["trainable_tokens"] = bool(method.trainable_token_indices)
         case Bottleneck():
             axes |= {"adapter_kind": method.adapter_kind, "non_linearity": method.non_linearity}
         case Ia3():

@@ -1,7 +1,9 @@
 """The phases of a run beside its training step: loading, evaluation, saving, resuming, merging.
 
 load        the weights, and while a linear is being quantised its copy in half precision: one at a time, because
-            transformers loads synchronously then (core_model_loading.py, convert_and_load_state_dict_in_model)
+            transformers loads synchronously then (core_model_loading.py, convert_and_load_state_dict_in_model); PiSSA
+            takes each adapted linear apart in fp32 (peft/tuners/lora/layer.py, pissa_init), beside which the
+            workspace of the decomposition itself is not known
 evaluation  one layer's forward at a time and the loss, nothing kept for a backward, at the micro batch
             (per_device_eval_batch_size) and without its logits (prediction_loss_only). Counted from the training
             step's forward: all that one layer allocates, so with everything that it would keep too
@@ -25,7 +27,7 @@ from vramplan.planner.training_setup import TrainingSetup
 
 Parts = dict[Component, int]
 BECAUSE: dict[tuple[PhaseName, Component], str] = {
-    ("load", "temporaries"): "the largest linear in half precision while it is quantised, and its absmax",
+    ("load", "temporaries"): "the largest linear while it is quantised or, for PiSSA, taken apart",
     ("evaluation", "activations"): "one hidden state: nothing is kept for a backward",
     ("evaluation", "temporaries"): "one layer's forward, with all that it allocates",
     ("save", "temporaries"): "fused experts taken apart for the file: a copy of their gate and up projections",
@@ -40,7 +42,8 @@ _LOADED: tuple[Component, ...] = ("weights", "quantization_state", "adapter", "b
 
 def loading(base: Parts, model: ModelSpec, setup: TrainingSetup, quantum_bytes: int) -> Parts:
     """Everything loaded, and the last large linear on its way."""
-    passing = sum(round_up(size, quantum_bytes) for size in quantizing_bytes(model, setup))
+    sizes = quantizing_bytes(model, setup) + decomposing_bytes(model, setup)
+    passing = sum(round_up(size, quantum_bytes) for size in sizes)
     return {name: base.get(name, 0) for name in _LOADED} | {"temporaries": passing}
 
 
@@ -52,6 +55,22 @@ def quantizing_bytes(model: ModelSpec, setup: TrainingSetup) -> list[int]:
     largest = max((weight.numel for weight in model.weights if is_quantized(weight, model)), default=0)
     absmax = 4 * -(-largest // BLOCK_SIZE) if getattr(setup.method, "double_quant", False) else 0
     return [largest * BYTES[setup.precision.dtype], absmax]
+
+
+def decomposing_bytes(model: ModelSpec, setup: TrainingSetup) -> list[int]:
+    """The linear that PiSSA needs most for: its factors, B A, what is left of the weight, and an fp32 copy of one that
+    is none (``pissa``: all singular vectors; ``pissa_niter_N``: the first r)."""
+    method = setup.method
+    if not isinstance(method, Lora) or not method.init_lora_weights.startswith("pissa"):
+        return []
+
+    def of_linear(rows: int, columns: int) -> list[int]:
+        kept = min(rows, columns) if method.init_lora_weights == "pissa" else min(method.r, rows, columns)
+        whole = 2 if setup.precision.dtype == "fp32" else 3
+        return [4 * n for n in (*[rows * columns] * whole, kept * rows, kept, kept * columns)]
+
+    linears = targeted(model, method.target_modules, tables=False)
+    return max((of_linear(rows, columns) for rows, columns, _ in linears), key=sum, default=[])
 
 
 def warmed_up_bytes(weights: list[Group], setup: TrainingSetup) -> int:

@@ -11,6 +11,7 @@ p-tuning  the same rows, and an MLP h -> e -> e -> h, or an LSTM and two linears
 from collections.abc import Iterator
 from typing import Any
 
+from vramplan.planner.dims import language_config
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UsageError
 from vramplan.planner.memory.expert_adapters import converted, expert_groups
@@ -60,10 +61,29 @@ def _low_rank(model: ModelSpec, method: Lora | Qlora, size: int) -> Iterator[Gro
         yield Group(rows * method.r, size, count, shape=(rows, method.r))
         if method.use_dora:
             yield Group(rows, DORA_MAGNITUDE_BYTES, count, shape=(rows,))
-    for weight in model.weights:
-        if saved(weight, method.modules_to_save):
-            decays = weight.module != "norm" and not is_bias(weight)
-            yield Group(weight.numel, size, weight.count, decays, weight.module == "embedding", weight.shape)
+    for weight in trained_copies(model, method.modules_to_save):
+        decays = weight.module != "norm" and not is_bias(weight)
+        yield Group(weight.numel, size, weight.count, decays, weight.module == "embedding", weight.shape)
+    tokens, table = len(method.trainable_token_indices), input_embeddings(model)
+    if tokens and table is not None:
+        yield Group(tokens * table.shape[1], size, 1, shape=(tokens, table.shape[1]))
+
+
+def input_embeddings(model: ModelSpec) -> Weight | None:
+    """The table of the vocabulary, which a model's ``get_input_embeddings`` gives."""
+    size = language_config(model.config).get("vocab_size")
+    tables = [weight for weight in model.weights if is_embedding(weight) and not in_tower(weight.name)]
+    return next((weight for weight in tables if weight.shape[0] == size), None)
+
+
+def trained_copies(model: ModelSpec, modules: tuple[str, ...]) -> Iterator[Weight]:
+    """The weights that train as copies, a tied head's among them, which parts from the embeddings then."""
+    yield from (weight for weight in model.weights if saved(weight, modules))
+    table, head = input_embeddings(model), model.output_embedding
+    tied = head is not None and all(weight.name != f"{head}.weight" for weight in model.weights)
+    if tied and table is not None:
+        own = table.model_copy(update={"name": f"{head}.weight", "module": "linear"})
+        yield from (weight for weight in (own,) if saved(weight, modules))
 
 
 def saved(weight: Weight, modules: tuple[str, ...]) -> bool:
@@ -210,31 +230,42 @@ def is_head(weight: Weight, model: ModelSpec) -> bool:
     return weight.module == "linear" and not weight.layers and weight.shape[0] == model.config.get("vocab_size")
 
 
-def targeted(model: ModelSpec, targets: Targets, *, but: tuple[str, ...] = ()) -> Iterator[tuple[int, int, int]]:
-    """(rows, columns, count) of each linear a method adapts. ``all-linear`` is every linear but the output head
-    (peft/tuners/tuners_utils.py, _maybe_include_all_linear_layers).
+def is_embedding(weight: Weight) -> bool:
+    """What LoRA sits on when it is named: a table, stored (in, out) (peft/tuners/lora/layer.py, Embedding)."""
+    return weight.module == "embedding" and weight.name.endswith(".weight")
+
+
+def targeted(
+    model: ModelSpec, targets: Targets, *, but: tuple[str, ...] = (), tables: bool = True
+) -> Iterator[tuple[int, int, int]]:
+    """(rows, columns, count) of each linear or embedding a method adapts. ``all-linear`` is every linear but the output
+    head (peft/tuners/tuners_utils.py, _maybe_include_all_linear_layers).
+
+    Args:
+        tables: embeddings too.
 
     Raises:
         UsageError: a target matches nothing.
     """
     for weight in model.weights:
         excluded = any(ends_with(weight.name, other) for other in but)
-        if is_adaptable(weight) and matches(weight, model, targets) and not excluded:
+        adaptable = is_adaptable(weight) or (tables and is_embedding(weight))
+        if adaptable and matches(weight, model, targets) and not excluded:
             yield (*_rows_and_columns(weight), weight.count)
     _check_matched(model, targets)
 
 
 def _rows_and_columns(weight: Weight) -> tuple[int, int]:
-    rows, columns = reversed(weight.shape) if is_conv1d(weight) else weight.shape
+    rows, columns = reversed(weight.shape) if is_conv1d(weight) or is_embedding(weight) else weight.shape
     return rows, columns
 
 
 def matches(weight: Weight, model: ModelSpec, targets: Targets) -> bool:
-    """Whether a linear's weight is a target."""
+    """Whether a linear's or embedding's weight is a target."""
     if is_classification_head(weight.name) or in_tower(weight.name):
         return False
     if targets == "all-linear":
-        return not is_head(weight, model)
+        return is_adaptable(weight) and not is_head(weight, model)
     return any(ends_with(weight.name, target) for target in targets)
 
 
@@ -253,11 +284,11 @@ def linear_names(model: ModelSpec) -> set[str]:
 
 
 def unmatched_targets(model: ModelSpec, targets: Targets) -> list[str]:
-    """Targets that name no linear of the model."""
+    """Targets that name no linear or embedding of the model."""
     if targets == "all-linear":
         return []
-    linears = [weight.name for weight in model.weights if is_adaptable(weight)]
-    return [target for target in targets if not any(ends_with(name, target) for name in linears)]
+    adaptable = [weight.name for weight in model.weights if is_adaptable(weight) or is_embedding(weight)]
+    return [target for target in targets if not any(ends_with(name, target) for name in adaptable)]
 
 
 def leaf(name: str) -> str:

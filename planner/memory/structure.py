@@ -181,6 +181,9 @@ def replay_values(model: ModelSpec, workload: Workload, setup: TrainingSetup) ->
     values |= {
         variable: int(getattr(method, field)) for field, variable in _METHOD_FIELDS.items() if hasattr(method, field)
     }
+    tokens = getattr(method, "trainable_token_indices", ())
+    if tokens:
+        values["t"] = len(tokens)
     if method.kind == "prefix":
         values["L"] = prefix_layers(model)
         values["W"] = prefix_width(model.config, values["L"])

@@ -41,6 +41,8 @@ class Mode(Value):
     """Documents in one row without padding, their ends beside it."""
     feedforward_modules: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
+    trainable_tokens: bool = False
+    """Some rows of the embeddings train beside the adapter."""
     adapter_kind: AdapterKind | None = None
     non_linearity: NonLinearity | None = None
     encoder: EncoderType | None = None

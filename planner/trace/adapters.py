@@ -83,6 +83,8 @@ def _lora_config(method: Lora | Qlora) -> Any:
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
         modules_to_save=list(method.modules_to_save) or None,
+        trainable_token_indices=list(method.trainable_token_indices) or None,
+        init_lora_weights=True if method.init_lora_weights == "default" else method.init_lora_weights,
         bias="none",
         **CAUSAL_LM,
     )

@@ -23,9 +23,9 @@ TRACED_WITH = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelera
 
 FIT_SIZES = (
     {"B": 5, "S": 201, "N": 617, "h": 1920, "f": 2944, "H": 15, "K": 3, "d": 88, "V": 5003, "r": 7}
-    | {"P": 30, "b": 6, "e": 1187, "C": 17, "D": 101},
+    | {"P": 30, "b": 6, "e": 1187, "C": 17, "D": 101, "t": 43},
     {"B": 3, "S": 327, "N": 331, "h": 8960, "f": 3968, "H": 10, "K": 5, "d": 104, "V": 7001, "r": 11}
-    | {"P": 59, "b": 13, "e": 743, "C": 23, "D": 269},
+    | {"P": 59, "b": 13, "e": 743, "C": 23, "D": 269, "t": 71},
 )
 """Distinct sizes, also when rounded to 16, 32 and 128, so that a byte count names its variables; head_dim a multiple
 of 8, as FlashAttention wants it."""
@@ -35,6 +35,7 @@ HELD_OUT = {"B": 2, "S": 1100, "N": 1403, "h": 1024, "f": 4096, "H": 16, "K": 4,
     "e": 512,
     "C": 3,
     "D": 411,
+    "t": 9,
 }
 CHUNKS = {201: (2, 3), 327: (7, -13), 1100: (3, 5)}
 """Chunks of a recurrent model's trace and tokens beyond, by the sequence length of other models' traces."""
@@ -182,6 +183,8 @@ def _regime(key: ProgramKey, sizes: dict[str, int], depth: int) -> dict[str, int
         elif window is not None and window <= LONGEST_OWN:
             out["S"] = window * out["S"] // (LONGEST_OWN + 1)
         _lengthen(key, sizes, out)
+    if key.mode.trainable_tokens:
+        out["t"] = sizes["t"]
     if key.mode.packing:
         out["Q"] = out["B"]
     if key.structure.single_row:

@@ -70,6 +70,7 @@ def method_of(mode: Mode, rank: int, sizes: dict[str, int]) -> Method:
         "double_quant": mode.double_quant,
         "feedforward_modules": mode.feedforward_modules,
         "modules_to_save": mode.modules_to_save,
+        "trainable_token_indices": tuple(range(sizes.get("t", 0))),
         "adapter_kind": mode.adapter_kind,
         "non_linearity": mode.non_linearity,
         "encoder_reparameterization_type": mode.encoder,

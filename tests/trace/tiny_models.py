@@ -86,6 +86,7 @@ def replayed(spec: Any, workload: Any, setup: Any) -> Any:
 
 def real_step(spec: Any, key: Any, workload: Any, setup: Any) -> Any:
     """The real model, and the peaks and end of its real step."""
+    from vramplan.planner.memory.structure import replay_values
     from vramplan.planner.trace import real
     from vramplan.planner.trace.record import Case
 
@@ -97,6 +98,7 @@ def real_step(spec: Any, key: Any, workload: Any, setup: Any) -> Any:
         getattr(setup.method, "r", 1),
         num_labels=workload.num_labels,
         target=workload.target_length,
+        method_sizes=replay_values(spec, workload, setup),
     )
     model = real.real_model(case)
     return model, real.real_step(model, case)

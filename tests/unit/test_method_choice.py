@@ -138,6 +138,9 @@ WISHES: dict[str, dict[str, Any]] = {
     "ln-tuning": {"method": "ln-tuning"},
     "bitfit": {"method": "bitfit"},
     "LoRA and the embeddings": {"method": "lora", "modules_to_save": "embed_tokens,lm_head"},
+    "DoRA of the embeddings": {"method": "lora", "target": "q_proj,embed_tokens", "use_dora": True},
+    "LoRA and some tokens": {"method": "lora", "trainable_token_indices": "7,9,299", "loss": "standard"},
+    "LoRA from PiSSA": {"method": "lora", "init_lora_weights": "pissa_niter_2"},
 }
 
 
@@ -145,21 +148,27 @@ WISHES: dict[str, dict[str, Any]] = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("wish", WISHES)
 @pytest.mark.parametrize("family", CONFIGS)
-def test_the_count_equals_the_real_module(family: str, wish: str) -> None:
+def test_the_count_equals_the_real_module(family: str, wish: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("peft")
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from vramplan.planner.trace.adapters import apply_method
-    from vramplan.planner.trace.weights import weights_on_meta
+    from vramplan.planner.trace.weights import output_embedding, weights_on_meta
 
-    tied = family != "llama" and wish == "LoRA and the embeddings"
-    if tied or (family, wish) in (("llama", "bitfit"), ("opt", "ln-tuning")):
-        pytest.skip("tied embeddings; no biases; no defaults in PEFT")
+    if (family, wish) in (("llama", "bitfit"), ("opt", "ln-tuning")):
+        pytest.skip("no biases; no defaults in PEFT")
+    if family == "gpt2":
+        monkeypatch.setitem(WISHES, "LoRA and the embeddings", {"method": "lora", "modules_to_save": "wte,lm_head"})
+        monkeypatch.setitem(WISHES, "DoRA of the embeddings", {"method": "lora", "target": "wte,wpe", "use_dora": True})
     config = AutoConfig.for_model(family, **CONFIGS[family])
     real = AutoModelForCausalLM.from_config(config).to(torch.float32)
     spec = make_model_spec(
-        weights=weights_on_meta(real, "fp32"), config=config.to_dict(), model_type=family, context_length=128
+        weights=weights_on_meta(real, "fp32"),
+        config=config.to_dict(),
+        model_type=family,
+        context_length=128,
+        output_embedding=output_embedding(real),
     )
     setup = resolve({**WISHES[wish], "sequence_length": 32}, spec, CPU).setup
     static = count_static(spec, setup)
@@ -170,3 +179,29 @@ def test_the_count_equals_the_real_module(family: str, wish: str) -> None:
     assert total_bytes(static.weights, 1) + total_bytes(static.adapter, 1) == sum(
         p.nbytes for p in wrapped.parameters()
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"method": "qlora", "init_lora_weights": "pissa"}, "principal part of unquantised weights alone"),
+        ({"init_lora_weights": "loftq"}, "--init-lora-weights loftq is not known"),
+        ({"trainable_token_indices": "5,5"}, "not all are different ids below 128256"),
+        ({"trainable_token_indices": "128256"}, "not all are different ids below 128256"),
+        ({"trainable_token_indices": "5", "target": "embed_tokens"}, "embed_tokens is adapted or trained in full"),
+        ({"trainable_token_indices": "5", "modules_to_save": "embed_tokens"}, "is adapted or trained in full"),
+        ({"method": "adapter", "target": "embed_tokens"}, "is not a linear layer"),
+    ],
+)
+def test_what_peft_refuses_of_lora_is_refused_by_name(given: dict[str, Any], words: str) -> None:
+    with pytest.raises((UsageError, UnsupportedError)) as caught:
+        chosen(published("meta-llama/Llama-3.1-8B"), **{"method": "lora", **given})
+    assert words in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_trls_fused_loss_cannot_train_tokens_of_tied_embeddings() -> None:
+    model = published("meta-llama/Llama-3.2-1B")
+    with pytest.raises(UsageError, match="cannot read the head"):
+        chosen(model, method="lora", trainable_token_indices="5")
+    assert chosen(model, method="lora", trainable_token_indices="5", loss="standard").kind == "lora"

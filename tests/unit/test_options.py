@@ -152,7 +152,7 @@ def test_full_fine_tuning_has_no_adapter_options() -> None:
         ({"max_steps": 0}, "--max-steps 0 is not possible"),
         ({"target": "q_proj,v_porj"}, "--target v_porj matches no module"),
         ({"target": "lm_head"}, "its adapter would never train"),
-        ({"target": "embed_tokens"}, "is not a linear layer"),
+        ({"target": "input_layernorm"}, "is not a linear layer"),
         ({"target": ","}, "--target names no module"),
         ({"dtype": "fp16", "method": "full"}, "fp16 weights cannot be trained"),
         ({"dtype": "fp16", "mixed_precision": "bf16"}, "the two half precisions do not mix"),
