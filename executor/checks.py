@@ -10,11 +10,11 @@ from vramplan.executor.checkpoints import folders, read_seal
 from vramplan.executor.disk import free_bytes as free_on_disk
 from vramplan.executor.lock import run_lock
 from vramplan.executor.packages import TRAIN_PACKAGES
-from vramplan.executor.rows import read_rows
+from vramplan.executor.rows import planned_rows
 from vramplan.executor.saved_size import checkpoint_bytes, final_bytes
 from vramplan.executor.static_check import planned_bytes
 from vramplan.executor.supported import check_supported
-from vramplan.planner.adapters.datasets import read_data_file
+from vramplan.planner.adapters.datasets import pin_data
 from vramplan.planner.adapters.host import read_host_memory
 from vramplan.planner.device import Device
 from vramplan.planner.errors import BadDataError, VramplanError
@@ -139,10 +139,20 @@ def model_config_now(plan: Plan) -> str | None:
 
 
 def training_data(plan: Plan) -> Check:
-    """There is a training file, and every row of it is usable."""
+    """There is data, every row of it is usable or left out on request, and what is held out is no copy of it."""
     if plan.data is None:
         return _blocks("data", "the plan names no training file", "re-plan with --data FILE")
-    return _rows("data", Path(plan.data.path))
+    try:
+        rows = planned_rows(plan)
+    except VramplanError as error:
+        return _blocks("data", error.message, error.remedy)
+    found = f"{plan.data.path}: {len(rows.train.rows)} {rows.train.kind} rows"
+    if rows.held_out is not None:
+        found += f", {len(rows.held_out.rows)} held out"
+    remarks = rows.remarks()
+    if remarks:
+        return Check(name="data", verdict="warns", found="; ".join((found, *remarks)))
+    return _ok("data", found)
 
 
 def data_now(plan: Plan) -> PlannedData | None:
@@ -150,14 +160,9 @@ def data_now(plan: Plan) -> PlannedData | None:
     if plan.data is None:
         return None
     try:
-        return read_data_file(Path(plan.data.path)).planned
+        return pin_data(Path(plan.data.path))
     except BadDataError:
         return None
-
-
-def held_out_data(plan: Plan) -> tuple[Check, ...]:
-    """The held-out file, when there is one."""
-    return (_rows("held-out data", Path(plan.recipe.eval_data)),) if plan.recipe.eval_data else ()
 
 
 def output(plan: Plan, *, resumes: bool) -> Check:
@@ -188,14 +193,6 @@ def _is_of(checkpoint: Path, plan: Plan) -> bool:
         return read_seal(checkpoint).plan_fingerprint == plan.fingerprint
     except VramplanError:
         return False
-
-
-def _rows(name: str, path: Path) -> Check:
-    try:
-        rows = read_rows(path)
-    except VramplanError as error:
-        return _blocks(name, error.message, error.remedy)
-    return _ok(name, f"{path}: {len(rows.rows)} {rows.kind} rows")
 
 
 def _existing(path: Path) -> Path:

@@ -1,10 +1,12 @@
-"""Checked rows as the ``datasets.Dataset`` that trl's SFTTrainer formats and tokenises."""
+"""Checked rows as a ``datasets.Dataset``: as trl's SFTTrainer takes it, or tokenised here for other tasks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vramplan.executor.rows import Rows
 from vramplan.planner.errors import UnsupportedError
+from vramplan.planner.rows import Rows
+from vramplan.planner.tasks import TOKEN_TYPED
+from vramplan.planner.workload import Task, Workload
 
 
 def make_dataset(rows: Rows, *, completion_only: bool) -> Any:
@@ -25,7 +27,48 @@ def make_dataset(rows: Rows, *, completion_only: bool) -> Any:
 
 def has_completions(rows: Rows) -> bool:
     """Whether loss on the completion alone means anything for these rows."""
-    return rows.kind != "text"
+    return rows.kind in ("prompt-completion", "messages")
+
+
+def tokenised(rows: Rows, tokenizer: Any, workload: Workload, *, labels: Sequence[str], model_type: str) -> Any:
+    """Rows of another task than causal LM as token ids, cut to the planned lengths; rows without a token left out.
+
+    classification   input_ids, attention_mask, token_type_ids where the model takes them; label, the class's id
+    seq2seq          input_ids, attention_mask; labels, the target's ids
+    """
+    from datasets import Dataset
+
+    typed = model_type in TOKEN_TYPED
+    numbers = {label: number for number, label in enumerate(labels)}
+    found = []
+    for row in rows.rows:
+        text = row["text"] if rows.kind == "labelled" else row["input"]
+        made = tokenizer(text, truncation=True, max_length=workload.sequence_length, return_token_type_ids=typed).data
+        if rows.kind == "labelled":
+            made["label"] = numbers[row["label"]]
+        else:
+            target = tokenizer(text_target=row["target"], truncation=True, max_length=workload.target_length)
+            made["labels"] = target["input_ids"]
+        if made["input_ids"] and made.get("labels") != []:
+            found.append(made)
+    return Dataset.from_list(found)
+
+
+def collator(task: Task, tokenizer: Any, model: Any) -> Any | None:
+    """What pads a micro batch to its longest row, as planner/trace/task_batches.py has it; None: trl's own."""
+    from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding
+
+    if task == "classification":
+        return DataCollatorWithPadding(tokenizer)
+    return DataCollatorForSeq2Seq(tokenizer, model=model) if task == "seq2seq" else None
+
+
+def row_lengths(dataset: Any) -> list[int]:
+    """Tokens of every row of a tokenised dataset; the decoder's too where it has one."""
+    lengths = [len(ids) for ids in dataset["input_ids"]]
+    if "labels" not in dataset.column_names or "attention_mask" not in dataset.column_names:
+        return lengths
+    return [length + len(labels) for length, labels in zip(lengths, dataset["labels"], strict=True)]
 
 
 def check_chat_template(rows: Rows, tokenizer: Any, model: str) -> None:
@@ -43,7 +86,7 @@ def check_chat_template(rows: Rows, tokenizer: Any, model: str) -> None:
 
 def longest(dataset: Any, count: int) -> Any:
     """The ``count`` longest rows of a tokenised dataset."""
-    lengths = [len(ids) for ids in dataset["input_ids"]]
+    lengths = row_lengths(dataset)
     return dataset.select(sorted(range(len(lengths)), key=lambda row: -lengths[row])[:count])
 
 

@@ -1,5 +1,6 @@
 """The planned model and tokenizer, from a local folder or the pinned revision: safetensors only, no remote code."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from vramplan.executor.failure import first_line
@@ -10,6 +11,7 @@ from vramplan.planner.errors import ModelMissingError, UnsupportedError
 from vramplan.planner.methods import quant_of
 from vramplan.planner.plan import PlannedModel
 from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.workload import Task
 
 
 def source(model: PlannedModel) -> str:
@@ -36,52 +38,110 @@ def load_tokenizer(model: PlannedModel) -> Any:
     return tokenizer
 
 
-def load_model(model: PlannedModel, setup: TrainingSetup, *, device_map: dict[str, Any]) -> Any:
+def load_model(
+    model: PlannedModel,
+    setup: TrainingSetup,
+    *,
+    device_map: dict[str, Any],
+    task: Task = "causal-lm",
+    labels: Sequence[str] = (),
+) -> Any:
     """The planned model on its device, wrapped for the planned method, ready for the trainer.
+
+    Args:
+        labels: a classifier's classes, by id.
 
     Raises:
         ModelMissingError: no safetensors weights at that place.
         UnsupportedError: the architecture found is not the one that was priced, or lacks the method's targets.
     """
-    base = load_base(model, setup, device_map=device_map)
+    base = load_base(model, setup, device_map=device_map, task=task, labels=labels)
     base.config.use_cache = False
     return attach(base, setup, tokenizer=source(model))
 
 
-def load_base(model: PlannedModel, setup: TrainingSetup, *, device_map: dict[str, Any]) -> Any:
+def load_base(
+    model: PlannedModel,
+    setup: TrainingSetup,
+    *,
+    device_map: dict[str, Any],
+    task: Task = "causal-lm",
+    labels: Sequence[str] = (),
+) -> Any:
     """The planned model without its method, quantised as planned.
+
+    Args:
+        labels: a classifier's classes, by id. A checkpoint without a head for so many gets a new one, random.
 
     Raises:
         ModelMissingError: no safetensors weights at that place.
         UnsupportedError: the architecture found is not the one that was priced.
     """
-    from transformers import AutoModelForCausalLM
-
     quantised = quant_of(setup.method) is not None
-    quantization = {"quantization_config": quantized.quantization_config(setup)} if quantised else {}
+    quantization = {"quantization_config": quantized.quantization_config(setup, task)} if quantised else {}
     try:
-        base = AutoModelForCausalLM.from_pretrained(
+        base, found = task_class(task).from_pretrained(
             source(model),
             dtype=torch_dtype(setup.precision.dtype),
             attn_implementation=setup.attention,
             device_map=device_map,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
             **_origin(model),
             **quantization,
+            **(_classes(labels) if task == "classification" else {}),
         )
     except OSError as error:
         raise ModelMissingError(
             f"cannot load {model.repo_id} from {source(model)}: {first_line(error)}",
             remedy="the folder (or the pinned revision) must hold config.json and safetensors weights",
         ) from error
-    found = type(base).__name__
-    if found != model.architecture:
+    if type(base).__name__ != model.architecture:
         raise UnsupportedError(
-            f"the plan was priced for {model.architecture}, but {source(model)} holds {found}",
+            f"the plan was priced for {model.architecture}, but {source(model)} holds {type(base).__name__}",
             remedy="plan again for this model",
         )
+    _check_loaded(base, found, task, source(model))
     return base
+
+
+def task_class(task: Task) -> Any:
+    """transformers' auto class of a task (planner/tasks.py)."""
+    import transformers
+
+    return {
+        "causal-lm": transformers.AutoModelForCausalLM,
+        "classification": transformers.AutoModelForSequenceClassification,
+        "seq2seq": transformers.AutoModelForSeq2SeqLM,
+    }[task]
+
+
+def _classes(labels: Sequence[str]) -> dict[str, Any]:
+    """One class a row, named; another head in the checkpoint is replaced."""
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
+        "ignore_mismatched_sizes": True,
+    }
+
+
+def _check_loaded(base: Any, found: dict[str, Any], task: Task, where: str) -> None:
+    """Only a classifier's head may be new: what is outside the bare model, and the pooler.
+
+    Raises:
+        ModelMissingError: another weight is missing, or has another shape.
+    """
+    new = [*found["missing_keys"], *(mismatched[0] for mismatched in found["mismatched_keys"])]
+    for name in new:
+        in_head = not name.startswith(f"{base.base_model_prefix}.") or ".pooler." in name
+        if task != "classification" or not in_head:
+            raise ModelMissingError(
+                f"the weights in {where} lack {name}, or hold it in another shape",
+                remedy="use the config.json that belongs to these weights",
+            )
 
 
 def _origin(model: PlannedModel) -> dict[str, Any]:

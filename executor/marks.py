@@ -57,11 +57,12 @@ class Marks:
 
 
 def decoder_layers(model: Any) -> Any | None:
-    """The module list that holds the decoder's layers, found by its length; None where there is none."""
+    """The module list that holds the last layers a step runs through: the decoder's, or an encoder's where there is no
+    other; found by its length. None where there is none."""
     import torch
 
-    expected = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    for module in model.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == expected:
-            return module
-    return None
+    config = model.config.get_text_config()
+    decoder = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", None)
+    expected = decoder if config.is_encoder_decoder else getattr(config, "num_hidden_layers", None)
+    stacks = [each for each in model.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == expected]
+    return stacks[-1 if config.is_encoder_decoder else 0] if stacks else None

@@ -68,7 +68,6 @@ def preflight(
             checks.model(plan),
             *checks.download(plan),
             *(() if "data" in drifted else (checks.training_data(plan),)),
-            *checks.held_out_data(plan),
             checks.output(plan, resumes=resumes),
             checks.unlocked(plan_path.parent),
         )

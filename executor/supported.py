@@ -12,7 +12,6 @@ def check_supported(plan: Plan) -> None:
     """
     setup = plan.setup
     for unwanted, what, flag in (
-        (plan.workload.task != "causal-lm", f"task {plan.workload.task}", "--task causal-lm"),
         (setup.loss == "liger", "the liger loss", "--loss fused or --loss standard"),
         (setup.loop != "executor", f"the {setup.loop} loop", "--loop executor"),
         (setup.sharding != "none", f"sharding {setup.sharding}", "--sharding none"),

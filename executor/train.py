@@ -14,10 +14,12 @@ from vramplan.executor.events import Event, Progress, Saved, Warned
 from vramplan.executor.evidence import Evidence
 from vramplan.executor.phases import PhaseMeter
 from vramplan.executor.process import Stop, folder_bytes
-from vramplan.executor.rows import Rows, read_rows
+from vramplan.executor.rows import planned_rows
+from vramplan.executor.sensors import find_sensors
 from vramplan.executor.supported import check_supported
 from vramplan.planner.errors import BadDataError
 from vramplan.planner.plan import Plan
+from vramplan.planner.rows import Rows
 
 
 @dataclass
@@ -58,11 +60,10 @@ class TrainingRun:
             self.evidence.peaks = trainer.meter.peaks() or self.evidence.peaks
 
     def _read_rows(self) -> tuple[Rows, Rows | None]:
-        path = self.plan.data.path if self.plan.data else self.plan.recipe.data
-        if path is None:
-            raise BadDataError("the plan names no training file", remedy="re-plan with --data FILE")
-        held_out = self.plan.recipe.eval_data
-        return read_rows(Path(path)), read_rows(Path(held_out)) if held_out else None
+        rows = planned_rows(self.plan)
+        for remark in rows.remarks():
+            self._warn(remark)
+        return rows.train, rows.held_out
 
     def _make_trainer(self, train_rows: Rows, eval_rows: Rows | None) -> Any:
         from transformers import set_seed
@@ -85,7 +86,7 @@ class TrainingRun:
         telemetry = Telemetry(self.emit, self.evidence, meter, self.stop)
         guard = Guard(self.attempt, self.evidence, self.emit, self.stop)
         on_cuda, completions = device != "cpu", data.has_completions(train_rows)
-        trainer = trainer_class(setup)(
+        trainer = trainer_class(setup, plan.workload.task)(
             setup=setup,
             marks=marks,
             meter=meter,
@@ -93,8 +94,9 @@ class TrainingRun:
             head_rows=(MEASURED_STEP + 1) * setup.micro_batch_size * setup.gradient_accumulation_steps,
             model=model,
             args=training_args(plan, on_cuda=on_cuda, completions=completions, evaluates=eval_rows is not None),
-            train_dataset=self._dataset(train_rows),
-            eval_dataset=None if eval_rows is None else self._dataset(eval_rows),
+            train_dataset=self._dataset(train_rows, tokenizer),
+            eval_dataset=None if eval_rows is None else self._dataset(eval_rows, tokenizer),
+            data_collator=data.collator(plan.workload.task, tokenizer, model),
             processing_class=tokenizer,
             callbacks=[telemetry, guard],
         )
@@ -108,9 +110,12 @@ class TrainingRun:
         """The planned device, its memory capped, and what measures it."""
         from vramplan.executor import machine
 
+        self.evidence.watch(find_sensors())
         device = machine.use_device(self.plan.device)
-        machine.cap_memory(device, self.plan, strict=self.attempt.strict_budget)
+        cap_bytes = machine.cap_memory(device, self.plan, strict=self.attempt.strict_budget)
         self.evidence.environment = machine.environment(device)
+        if cap_bytes is not None:
+            self.evidence.environment["memory_cap_bytes"] = str(cap_bytes)
         meter, self.evidence.measured_by = machine.make_meter(
             device, MEASURED_STEP, track=self.attempt.track, outside=self.attempt.goal == "verify"
         )
@@ -121,10 +126,18 @@ class TrainingRun:
         self._progress(f"loading {model.repo_id}")
         tokenizer = load.load_tokenizer(model)
         data.check_chat_template(rows, tokenizer, model.repo_id)
-        return tokenizer, load.load_model(model, self.plan.setup, device_map={"": device})
+        task, labels = self.plan.workload.task, self.plan.data.labels if self.plan.data else ()
+        loaded = load.load_model(model, self.plan.setup, device_map={"": device}, task=task, labels=labels)
+        if task == "classification":  # a decoder finds the last token that counts by it
+            loaded.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+        return tokenizer, loaded
 
-    def _dataset(self, rows: Rows) -> Any:
-        return data.make_dataset(rows, completion_only=self.plan.recipe.completion_only)
+    def _dataset(self, rows: Rows, tokenizer: Any) -> Any:
+        plan = self.plan
+        if plan.workload.task == "causal-lm":
+            return data.make_dataset(rows, completion_only=plan.recipe.completion_only)
+        labels, model_type = plan.data.labels if plan.data else (), plan.model.model_type
+        return data.tokenised(rows, tokenizer, plan.workload, labels=labels, model_type=model_type)
 
     def _check_rows(self, trainer: Any, rows: Rows) -> None:
         """Rows that truncation left nothing of, known once they are tokenised."""

@@ -1,23 +1,29 @@
-"""trl's SFTTrainer, with phases marked, the longest rows first, checkpoints sealed, and the planned loss."""
+"""The libraries' trainers, with phases marked, the longest rows first, checkpoints sealed, and the planned loss.
+
+causal-lm        trl's SFTTrainer
+classification   transformers' Trainer
+seq2seq          transformers' Seq2SeqTrainer
+"""
 
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
+from transformers import Seq2SeqTrainer, Trainer
 from trl import SFTTrainer
 
-from vramplan.executor.data import LongestFirst
+from vramplan.executor.data import LongestFirst, row_lengths
 from vramplan.executor.marks import Marks
 from vramplan.executor.methods.attach import set_adapter_dtype
 from vramplan.executor.methods.layerwise import part_groups
 from vramplan.executor.phases import PhaseMeter
 from vramplan.executor.saving import Saver
-from vramplan.planner.methods import Layerwise
+from vramplan.planner.methods import Layerwise, trains_base
 from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.workload import Task
 
 
-class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer as it is (its fused head and loss), watched.
+class PlannedTrainer(Trainer):  # type: ignore[misc]
+    """A trainer as it is, watched: what comes before the library's own in each class below.
 
     Args:
         setup: the setup that is run.
@@ -99,11 +105,15 @@ class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
             self.plan_dtypes()  # PEFT loads half-precision adapters as fp32
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
+        lengths = row_lengths(train_dataset or self.train_dataset)
         return LongestFirst(lengths, head=self.head_rows, seed=self.args.seed)
 
 
-class StandardLossTrainer(PlannedTrainer):
+class LanguageTrainer(PlannedTrainer, SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer with its fused head and loss."""
+
+
+class StandardLossTrainer(LanguageTrainer):
     """The model's own loss on full logits, as transformers' Trainer runs it: trl's fused head is left unused."""
 
     def compute_loss(
@@ -112,18 +122,38 @@ class StandardLossTrainer(PlannedTrainer):
         return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch)
 
 
-def trainer_class(setup: TrainingSetup) -> type[PlannedTrainer]:
+class ClassificationTrainer(PlannedTrainer):
+    """The model's own loss over its classes."""
+
+    def __init__(self, **options: Any) -> None:
+        model, setup, args = options["model"], options["setup"], options["args"]
+        if args.gradient_checkpointing and not trains_base(setup.method):
+            model.enable_input_require_grads()  # as trl does for causal models, and as the planned step was traced
+        super().__init__(**options)
+
+
+class Seq2SeqPlannedTrainer(ClassificationTrainer, Seq2SeqTrainer):  # type: ignore[misc]
+    """The model's own loss over its decoder's tokens."""
+
+
+def trainer_class(setup: TrainingSetup, task: Task = "causal-lm") -> type[PlannedTrainer]:
     """The trainer whose loss is the planned one."""
-    return StandardLossTrainer if setup.loss == "standard" else PlannedTrainer
+    if task != "causal-lm":
+        return ClassificationTrainer if task == "classification" else Seq2SeqPlannedTrainer
+    return StandardLossTrainer if setup.loss == "standard" else LanguageTrainer
 
 
 def batch_shape(inputs: Any) -> dict[str, int]:
-    """A collated micro batch in numbers: rows, padded length, labels that carry loss after the shift, pad tokens."""
+    """A collated micro batch in numbers: rows, padded length, labels that carry loss (after the shift, where there is
+    one), pad tokens, and the decoder's padded length where there is one."""
     rows, length = inputs["input_ids"].shape
-    mask = inputs.get("attention_mask")
-    return {
+    mask, labels = inputs.get("attention_mask"), inputs["labels"]
+    decoder = inputs.get("decoder_input_ids")
+    shifted = labels[..., 1:] if labels.dim() > 1 and decoder is None else labels
+    shape = {
         "micro_batch_size": rows,
         "sequence_length": length,
-        "valid_labels": int((inputs["labels"][..., 1:] != -100).sum()),
+        "valid_labels": int((shifted != -100).sum()),
         "padding_tokens": 0 if mask is None else int((mask == 0).sum()),
     }
+    return shape if decoder is None else shape | {"target_length": decoder.shape[1]}

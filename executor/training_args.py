@@ -1,4 +1,4 @@
-"""A plan's setup and recipe as trl's SFTConfig: every field of both that the trainer reads, and none left to chance."""
+"""A plan's setup and recipe as a trainer's arguments: every field of both that it reads, and none left to chance."""
 
 from dataclasses import fields
 from typing import Any
@@ -7,27 +7,30 @@ from vramplan.planner.plan import Plan
 
 
 def training_args(plan: Plan, *, on_cuda: bool, completions: bool, evaluates: bool) -> Any:
-    """The ``trl.SFTConfig`` of a plan.
+    """The ``trl.SFTConfig`` of a plan; of another task than causal LM, transformers' ``TrainingArguments``.
 
     Args:
         completions: rows have a completion, so loss on it alone is possible.
         evaluates: there is held-out data.
     """
+    import transformers
     from trl import SFTConfig
 
-    setup, recipe = plan.setup, plan.recipe
-    return SFTConfig(
+    setup, recipe, task = plan.setup, plan.recipe, plan.workload.task
+    config: Any = {
+        "causal-lm": SFTConfig,
+        "classification": transformers.TrainingArguments,
+        "seq2seq": transformers.Seq2SeqTrainingArguments,
+    }[task]
+    return config(
         output_dir=recipe.output_dir,
         per_device_train_batch_size=setup.micro_batch_size,
         per_device_eval_batch_size=setup.micro_batch_size,
         gradient_accumulation_steps=setup.gradient_accumulation_steps,
-        **_checkpointing(SFTConfig, setup.gradient_checkpointing),
+        **_checkpointing(config, setup.gradient_checkpointing),
         optim=setup.optimizer,
         bf16=setup.precision.mixed_precision == "bf16",
         fp16=setup.precision.mixed_precision == "fp16",
-        max_length=plan.workload.sequence_length,
-        packing=setup.packing,
-        completion_only_loss=recipe.completion_only and completions,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=recipe.warmup_steps,
@@ -48,7 +51,17 @@ def training_args(plan: Plan, *, on_cuda: bool, completions: bool, evaluates: bo
         dataloader_pin_memory=on_cuda,
         report_to="none",
         disable_tqdm=True,
+        **(_language(plan, completions=completions) if task == "causal-lm" else {"remove_unused_columns": False}),
     )
+
+
+def _language(plan: Plan, *, completions: bool) -> dict[str, Any]:
+    """What only trl's trainer has: it tokenises, packs and masks by itself."""
+    return {
+        "max_length": plan.workload.sequence_length,
+        "packing": plan.setup.packing,
+        "completion_only_loss": plan.recipe.completion_only and completions,
+    }
 
 
 def _checkpointing(config: Any, on: bool) -> dict[str, Any]:

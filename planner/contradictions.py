@@ -31,6 +31,7 @@ _AT_LEAST_ONE = (
 _RANGES = {
     "lora_dropout": (0.0, 1.0, "from 0 up to, not including, 1"),
     "valid_labels": (0.0, 1.0, "above 0 and at most 1"),
+    "eval_fraction": (0.0, 1.0, "from 0 up to, not including, 1"),
 }
 
 
@@ -62,6 +63,8 @@ def check_given(given: Mapping[str, Any]) -> None:
         raise UsageError(
             "--packing fills every row, so there is nothing to pad", remedy="leave out --packing or --padding right"
         )
+    if given.get("eval_data") and given.get("eval_fraction"):
+        raise UsageError("--eval-data and --eval-fraction both say what is held out", remedy="give one of the two")
     if given.get("tokens_per_step") is not None and given.get("gradient_accumulation_steps") is not None:
         raise UsageError(
             "--tokens-per-step and --gradient-accumulation-steps both set the size of a step",
@@ -78,7 +81,7 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
         value = given.get(name)
         if value is None:
             continue
-        inside = low <= value < high if name == "lora_dropout" else low < value <= high
+        inside = low <= value < high if name != "valid_labels" else low < value <= high
         if not inside:
             raise UsageError(f"{flag_of(name)} {value} is not possible", remedy=f"{flag_of(name)} is {words}")
     for name in ("learning_rate", "num_train_epochs", "warmup_steps", "weight_decay", "max_grad_norm"):

@@ -96,18 +96,26 @@ def ia3_targets(model: ModelSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def norm_targets(model: ModelSpec) -> tuple[str, ...]:
-    """PEFT's norms for LN-tuning.
+    """PEFT's norms for LN-tuning; every norm of a model_type it has none for.
 
     Raises:
-        UsageError: PEFT has none for this model_type.
+        UsageError: the model has no norms.
     """
     known = LN_TUNING.get(model.model_type)
     if known is None:
-        raise UsageError(
-            f"PEFT has no default norms to tune for {model.model_type}",
-            remedy="name them: --target input_layernorm,norm, for example",
-        )
+        known = tuple(dict.fromkeys(leaf(weight.name) for weight in model.weights if weight.module == "norm"))
+    if not known:
+        raise UsageError(f"{model.repo_id} has no norms to tune", remedy="use --method lora, or --method bitfit")
     return known
+
+
+def leaf(name: str) -> str:
+    """The last part of the name of a weight's module.
+
+    >>> leaf("bert.encoder.layer.{layer}.output.LayerNorm.weight")
+    'LayerNorm'
+    """
+    return name.rsplit(".", 2)[-2]
 
 
 def output_projections(model: ModelSpec, kind: AdapterKind) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ _SWITCHES = (
     "use_rslora",
     "use_dora",
     "completion_only",
+    "skip_bad_rows",
 )
 _FLAGS = {"sequences_per_step": "--tokens-per-step", "gradient_accumulation_steps": "--tokens-per-step"}
 

@@ -36,6 +36,8 @@ class PlannedData(Value):
     path: str
     sha256: str
     size_bytes: int
+    labels: tuple[str, ...] = ()
+    """The classes of a classifier's rows, by id."""
 
 
 class Plan(Value):

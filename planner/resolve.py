@@ -132,7 +132,7 @@ def _resolve(
     workload = Workload(
         task=task,
         num_labels=_num_labels(pick, task),
-        target_length=_target_length(pick, model, task),
+        target_length=_target_length(pick, model, task, rows),
         sequence_length=sequence_length,
         sequences_per_step=micro_batch * accumulation,
         valid_label_fraction=_valid_labels(pick, sequence_length, rows),
@@ -232,10 +232,12 @@ def _num_labels(pick: Picker, task: Task) -> int | None:
     return None
 
 
-def _target_length(pick: Picker, model: ModelSpec, task: Task) -> int | None:
+def _target_length(pick: Picker, model: ModelSpec, task: Task, rows: RowLengths | None) -> int | None:
     if task == "seq2seq":
-        limit = model.context_length or DEFAULT_TARGET_LENGTH
-        return int(pick.take("target_length", min(DEFAULT_TARGET_LENGTH, limit)))
+        wanted = min(DEFAULT_TARGET_LENGTH, model.context_length or DEFAULT_TARGET_LENGTH)
+        if rows is not None and rows.longest_target is not None and rows.longest_target < wanted:
+            return int(pick.take("target_length", rows.longest_target, derived="the longest target of the data"))
+        return int(pick.take("target_length", wanted))
     _check_only(pick, "target_length", "seq2seq")
     return None
 
@@ -305,5 +307,8 @@ def _recipe(pick: Picker, model: ModelSpec, method: Method, epochs: float) -> Tr
         output_dir=pick.take("output_dir", f"runs/{slug(model, method)}/model", derived="model and method"),
         data=pick.take("data", None),
         eval_data=pick.take("eval_data", None),
+        eval_fraction=pick.take("eval_fraction", 0.0),
+        columns=pick.take("columns", {}),
+        skip_bad_rows=pick.take("skip_bad_rows", False),
         completion_only=pick.take("completion_only", True),
     )

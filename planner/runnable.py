@@ -15,7 +15,7 @@ def why_not_runnable(setup: TrainingSetup, task: Task = "causal-lm", model: Mode
     if model is not None and model.quantization is not None:
         return f"our executor loads no checkpoint stored as {model.quantization}: name an unquantised copy of it"
     multimodal = model is not None and model.architecture.endswith("ForConditionalGeneration")
-    if model is not None and multimodal and model.model_type not in LOADED_WHOLE:
+    if model is not None and multimodal and task == "causal-lm" and model.model_type not in LOADED_WHOLE:
         return f"our executor loads models with AutoModelForCausalLM, which does not know {model.architecture}"
     if setup.loss == "liger":
         return "trl's trainer refuses Liger's loss; --loss fused does the same job there"

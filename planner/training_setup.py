@@ -66,7 +66,13 @@ class TrainingRecipe(Value):
     save_total_limit: int = Field(default=2, ge=1)
     output_dir: str = "runs/run"
     data: str | None = None
-    """Path of the training file (JSON lines)."""
+    """Path of the training file, or of a folder of them."""
     eval_data: str | None = None
+    eval_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the rows that is held out where there is no file for it."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """What a column is called in the files, where a person said so."""
+    skip_bad_rows: bool = False
+    """Leave rows out that cannot be used, and list them; else the run is refused."""
     completion_only: bool = True
     """Loss on the completion alone, where rows have one."""

@@ -34,5 +34,7 @@ class RowLengths(Value):
     longest_row: int = Field(ge=1)
     longest_completion: int | None = None
     """Tokens of the longest completion; None where rows have none."""
+    longest_target: int | None = None
+    """Tokens of the longest seq2seq target; None where rows have none."""
     quantiles: tuple[int, ...] = ()
     """Row lengths at even shares of the rows, shortest to longest."""

@@ -5,10 +5,15 @@ from typing import Any
 
 from vramplan.executor.torch_dtypes import torch_dtype
 from vramplan.planner.methods import quant_of
+from vramplan.planner.tasks import HEAD_NAMES
 from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.workload import Task
+
+HEADS = (*HEAD_NAMES, "pre_classifier")
+"""A classifier's head trains as a copy, which a quantised one could not; it is left as it is."""
 
 
-def quantization_config(setup: TrainingSetup) -> Any:
+def quantization_config(setup: TrainingSetup, task: Task = "causal-lm") -> Any:
     """The ``transformers.BitsAndBytesConfig`` of a plan whose base is quantised.
 
     4-bit matmuls run in autocast's dtype when there is autocast, else in the dtype of the base.
@@ -16,10 +21,11 @@ def quantization_config(setup: TrainingSetup) -> Any:
     from transformers import BitsAndBytesConfig
 
     quant = quant_of(setup.method)
+    skipped = {"llm_int8_skip_modules": list(HEADS)} if task == "classification" else {}
     if quant == "int8":
         # One line a matmul is no news: 8-bit matmuls always take fp16 inputs.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, **skipped)
     mixed = setup.precision.mixed_precision
     compute = setup.precision.dtype if mixed == "no" else mixed
     return BitsAndBytesConfig(
@@ -27,6 +33,7 @@ def quantization_config(setup: TrainingSetup) -> Any:
         bnb_4bit_quant_type=quant,
         bnb_4bit_use_double_quant=getattr(setup.method, "double_quant", True),
         bnb_4bit_compute_dtype=torch_dtype(compute),
+        **skipped,
     )
 
 

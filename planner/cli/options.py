@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
 
-from vramplan.planner.cli.parsing import Parser, number, one_of, size, whole_number
+from vramplan.planner.cli.parsing import Parser, number, one_of, pairs, size, whole_number
 from vramplan.planner.device import Device
 from vramplan.planner.methods import EncoderType, NonLinearity
 from vramplan.planner.model_spec import ModelSpec
@@ -53,7 +53,9 @@ SETUP: tuple[Option, ...] = (
         "METHOD",
         common=True,
     ),
-    Option("data", str, "training file, JSON lines", "FILE", common=True),
+    Option("data", str, "training data: JSON lines, JSON, CSV or Parquet, a file or a folder", "FILE", common=True),
+    Option("columns", pairs, "what columns are called in the data: text=review,label=stars", "NAMES"),
+    Option("skip_bad_rows", None, "leave rows out that cannot be used, and list them"),
     Option(
         "sequence_length",
         whole_number,
@@ -151,7 +153,8 @@ SETUP: tuple[Option, ...] = (
 RECIPE: tuple[Option, ...] = (
     Option("learning_rate", number, "peak learning rate", "X", ("--learning_rate", "--lr"), True),
     Option("max_steps", whole_number, "stop after this many optimizer steps", "N", ("--max_steps",), True),
-    Option("eval_data", str, "held-out file, JSON lines", "FILE", common=True),
+    Option("eval_data", str, "held-out data, as --data", "FILE", common=True),
+    Option("eval_fraction", number, "share of the rows held out, copies kept together", "F", ("--eval_fraction",)),
     Option("output_dir", str, "where checkpoints and the adapter go", "DIR", ("--output_dir",), True),
     Option("lr_scheduler_type", str, "linear, cosine, constant ...", "NAME", ("--lr_scheduler_type",)),
     Option("warmup_steps", number, "steps, or a share of all steps below 1", "X", ("--warmup_steps",)),

@@ -101,6 +101,14 @@ def number(text: str) -> float:
     return value
 
 
+def pairs(text: str) -> dict[str, str]:
+    """A type for names such as ``text=review,label=stars``."""
+    found = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and other.strip() for name, _, other in found):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not names; write for example text=review,label=stars")
+    return {name.strip(): other.strip() for name, _, other in found}
+
+
 def size(text: str) -> int:
     """A type for sizes such as ``12GiB``, in bytes."""
     try:

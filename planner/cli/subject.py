@@ -13,7 +13,8 @@ from vramplan.planner.errors import UsageError
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.resolve import Resolved, resolve
-from vramplan.planner.workload import RowLengths
+from vramplan.planner.tasks import default_task
+from vramplan.planner.workload import RowLengths, Task
 
 
 class Subject(NamedTuple):
@@ -55,34 +56,59 @@ def look_up(args: argparse.Namespace) -> Subject:
         raise UsageError("--memory 0 is not possible", remedy="write for example --memory 12GiB")
     device, note = resolve_device(args.device or "auto", memory_bytes=args.memory, reserve_bytes=args.reserve or 0)
     model = resolve_model(args.model, revision=args.revision)
-    model = model_for_task(model, args.task, args.num_labels)
+    task = args.task or default_task(model)
+    data = read_training_data(args, task) if args.data else None
+    classes = len(data.planned.labels) if data else 0
+    model = model_for_task(model, task, classes or args.num_labels)
     named = args.memory is not None or args.device not in (None, "auto")
-    return subject_of(model, device, data=args.data, device_note=note, device_named=named)
+    return subject_of(model, device, data=data, device_note=note, device_named=named)
+
+
+def read_training_data(args: argparse.Namespace, task: Task) -> DataFile:
+    """The training file the options name, its rows checked for a task.
+
+    Raises:
+        BadDataError: it cannot be read, or a row of it is unusable.
+    """
+    return read_data_file(
+        Path(args.data),
+        task,
+        columns=vars(args).get("columns"),
+        skip_bad_rows=bool(vars(args).get("skip_bad_rows")),
+        num_labels=args.num_labels,
+        eval_fraction=vars(args).get("eval_fraction") or 0.0,
+    )
 
 
 def subject_of(
     model: ModelSpec,
     device: Device | None,
     *,
-    data: str | None = None,
+    data: str | DataFile | None = None,
     device_note: str = "",
     device_named: bool = True,
 ) -> Subject:
-    """A model and a device that are known already, with the training file at a path read and its rows measured.
+    """A model and a device that are known already, with the training file read and its rows measured.
+
+    Args:
+        data: the file, or the path of one whose rows are of the task the model's class is for.
 
     Raises:
-        BadDataError: the file cannot be read, or is not JSON lines.
+        BadDataError: the file cannot be read, or a row of it is unusable.
     """
-    data_file = read_data_file(Path(data)) if data else None
+    data_file = read_data_file(Path(data), default_task(model)) if isinstance(data, str) else data
     rows = None
-    if data and model.provenance.source == "folder":
+    if data_file is not None and model.provenance.source == "folder":
         # Only a folder has the tokenizer here; a model of the catalogue or the Hub brings it when it is run.
-        rows = measure_rows(Path(data), Path(model.provenance.location))
+        rows = measure_rows(data_file.rows, Path(model.provenance.location))
     return Subject(model, device, device_note, device_named, data_file, rows)
 
 
 def complete(subject: Subject, given: Mapping[str, Any]) -> Resolved:
     """The options a person gave as a complete setup for this subject; see ``planner.resolve.resolve``."""
+    labels = subject.data.planned.labels if subject.data else ()
+    if labels:
+        given = {**given, "num_labels": len(labels)}
     return resolve(given, subject.model, subject.device, num_examples=subject.num_examples, rows=subject.rows)
 
 

@@ -16,7 +16,7 @@ from tests.executor.factories import (
     write_jsonl,
     write_run,
 )
-from vramplan.executor.lock import run_lock
+from vramplan.executor.lock import OUTPUT_LOCK, run_lock
 from vramplan.executor.preflight import Preflight, preflight, preflight_text
 from vramplan.planner.device import Device, Holder
 from vramplan.planner.plan import Plan
@@ -105,8 +105,21 @@ def test_a_changed_training_file_is_refused(tmp_path: Path, world: dict[str, Any
 def test_a_bad_row_is_found_before_anything_is_loaded(tmp_path: Path, world: dict[str, Any]) -> None:
     held_out = write_jsonl(tmp_path / "eval.jsonl", [{"text": "a"}, {"text": 7}])
     result = checked(make_plan(tmp_path, eval_data=str(held_out), **world), tmp_path)
-    assert verdicts(result) == {"held-out data": "blocks"}
+    assert verdicts(result) == {"data": "blocks"}
     assert "row 2" in preflight_text(result, width=200)
+
+
+def test_bad_rows_are_left_out_on_request_and_copies_of_training_rows_are_named(
+    tmp_path: Path, world: dict[str, Any]
+) -> None:
+    rows = [{"prompt": " What comes  after 3?", "completion": "4"}, {"prompt": "seven"}]
+    held_out = write_jsonl(tmp_path / "eval.jsonl", rows)
+    result = checked(make_plan(tmp_path, eval_data=str(held_out), skip_bad_rows=True, **world), tmp_path)
+    assert verdicts(result) == {"data": "warns"}
+    said = preflight_text(result, width=400)
+    assert "40 prompt-completion rows, 1 held out" in said
+    assert "row 2: `completion` is missing" in said
+    assert "1 held-out rows are copies of training rows" in said
 
 
 def test_a_plan_without_data_is_refused(tmp_path: Path, world: dict[str, Any]) -> None:
@@ -172,6 +185,8 @@ def test_output_that_exists_is_pointed_out_and_a_folder_in_use_is_refused(
     (tmp_path / "output" / "adapter_model.safetensors").write_bytes(b"")
     assert verdicts(checked(plan, tmp_path)) == {"output": "warns"}
     with run_lock(tmp_path / "run"):
+        assert verdicts(checked(plan, tmp_path)) == {"output": "warns", "run folder": "blocks"}
+    with run_lock(tmp_path / "output", OUTPUT_LOCK):
         assert verdicts(checked(plan, tmp_path)) == {"output": "warns", "run folder": "blocks"}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vramplan.executor.rows import read_rows
+from vramplan.planner.adapters.datasets import read_rows
 from vramplan.planner.errors import BadDataError
 
 

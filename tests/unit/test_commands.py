@@ -215,7 +215,7 @@ def test_a_plan_is_not_overwritten_and_a_setup_that_cannot_run_is_not_planned(
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "cannot read"), ("", "holds no rows"), ("a,b\n1,2\n", "is not JSON lines")]
+    ("content", "words"), [(None, "cannot read"), ("", "holds no rows"), ("a,b\n1,2\n", "row 1: not JSON")]
 )
 def test_unusable_data_is_a_usage_error(
     content: str | None, words: str, world: World, capsys: pytest.CaptureFixture[str]

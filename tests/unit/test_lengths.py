@@ -7,9 +7,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from tests.fakes import make_device, make_model_spec
+from vramplan.planner.adapters.datasets import read_rows
 from vramplan.planner.adapters.lengths import measure_rows
 from vramplan.planner.resolve import resolve
-from vramplan.planner.workload import RowLengths
+from vramplan.planner.rows import Rows
+from vramplan.planner.workload import RowLengths, Task
 
 WORDS = ["<start>", "</s>", "<unk>", "one", "two", "three", "four"]
 
@@ -28,14 +30,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(folder: Path, *rows: dict[str, object]) -> Path:
+def write(folder: Path, *rows: dict[str, object], task: Task = "causal-lm") -> Rows:
     path = folder / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n\n" for row in rows))
-    return path
+    return read_rows(path, task)
 
 
-def longest(path: Path, folder: Path) -> int:
-    lengths = measure_rows(path, folder)
+def longest(rows: Rows, folder: Path) -> int:
+    lengths = measure_rows(rows, folder)
     assert lengths is not None
     return lengths.longest_row
 
@@ -54,20 +56,25 @@ def test_a_prompt_and_its_completion_are_one_row(folder: Path) -> None:
     assert longest(write(folder, {"prompt": "one two ", "completion": "three four"}), folder) == 6
 
 
-@pytest.mark.parametrize(
-    "row",
-    [{"messages": [{"role": "user", "content": "one"}]}, {"prompt": ["one"], "completion": "two"}, {"text": None}],
-)
-def test_what_cannot_be_measured_is_unknown(folder: Path, row: dict[str, object]) -> None:
-    assert measure_rows(write(folder, row), folder) is None
+def test_a_conversation_cannot_be_measured(folder: Path) -> None:
+    messages = [{"role": "assistant", "content": "one"}]
+    assert measure_rows(write(folder, {"messages": messages}), folder) is None
+
+
+def test_rows_of_other_tasks_are_what_the_tokenizer_makes_of_them(folder: Path) -> None:
+    rows = [{"text": "one two", "label": "a"}, {"text": "one", "label": "b"}]
+    lengths = measure_rows(write(folder, *rows, task="classification"), folder)
+    assert lengths == RowLengths(longest_row=3, quantiles=(2,) * 10 + (3,))
+    lengths = measure_rows(write(folder, {"input": "one", "target": "one two three"}, task="seq2seq"), folder)
+    assert lengths == RowLengths(longest_row=2, longest_target=4, quantiles=(2,) * 11)
 
 
 def test_a_model_without_a_tokenizer_measures_nothing(folder: Path) -> None:
-    path = write(folder, {"text": "one"})
+    rows = write(folder, {"text": "one"})
     (folder / "tokenizer.json").write_text("{}")
-    assert measure_rows(path, folder) is None
+    assert measure_rows(rows, folder) is None
     (folder / "tokenizer.json").unlink()
-    assert measure_rows(path, folder) is None
+    assert measure_rows(rows, folder) is None
 
 
 def test_the_longest_completion_is_what_follows_the_prompt(folder: Path) -> None:
