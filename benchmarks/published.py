@@ -7,8 +7,11 @@ parser and the functions ``vramplan estimate`` itself uses.
 """
 
 import json
+import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from emptied import reserved_from_empty
@@ -28,6 +31,7 @@ NOT_REPRODUCED = HERE / "cases" / "not_reproduced.jsonl"
 RESULTS = HERE / "results" / "published.json"
 Case = dict[str, Any]
 Row = dict[str, Any]
+QUANTILES = 100
 _UNTRACEABLE: dict[str, NoProgramError] = {}
 
 
@@ -37,8 +41,11 @@ def load_cases(path: Path = CASES) -> list[Case]:
 
 
 @cache
-def price(*command: str) -> Candidate:
+def price(*command: str, length_quantiles: tuple[int, ...] = ()) -> Candidate:
     """What ``vramplan estimate`` with these arguments prices.
+
+    Args:
+        length_quantiles: of the rows, as ``--data`` measures them.
 
     Raises:
         VramplanError: as the command does.
@@ -46,6 +53,9 @@ def price(*command: str) -> Candidate:
     args = build_parser("estimate").parse_all(["estimate", *command])
     subject = subjects.look_up(args)
     resolved = subjects.complete(subject, given_options(args))
+    if length_quantiles:
+        workload = resolved.workload.model_copy(update={"length_quantiles": length_quantiles})
+        resolved = replace(resolved, workload=workload)
     key = subjects.key_of(subject, resolved).digest()
     if key in _UNTRACEABLE:
         raise _UNTRACEABLE[key]
@@ -76,7 +86,7 @@ def run_case(case: Case) -> Row:
     """A case's result; ``error`` is predicted / measured - 1 in the metric that was measured, None without a price."""
     metric, measured = case["measured"]["metric"], case["measured"]["bytes"]
     try:
-        candidate = price(*case["command"])
+        candidate = price(*case["command"], length_quantiles=_length_quantiles(case))
     except NoProgramError as error:
         return _facts(case) | {"error": None, "refused": error.message}
     figures = predicted(candidate)
@@ -98,6 +108,19 @@ def run_case(case: Case) -> Row:
         at_end = round(case["measured"]["end_of_step_allocated_gib"] * GIB)
         row["end_of_step"] = {"measured_bytes": at_end, "predicted_bytes": held, "error": _error(held, at_end)}
     return row
+
+
+def _length_quantiles(case: Case) -> tuple[int, ...]:
+    """Row lengths at even shares of the rows, where their mean and deviation were published: taken as log-normal, as
+    lengths of texts are, up to the limit above which that source leaves rows out."""
+    known = case.get("rows")
+    if known is None:
+        return ()
+    variance = math.log(1 + (known["deviation_tokens"] / known["mean_tokens"]) ** 2)
+    lengths = NormalDist(math.log(known["mean_tokens"]) - variance / 2, math.sqrt(variance))
+    kept = lengths.cdf(math.log(known["at_most_tokens"]))
+    shares = [(step + 0.5) / QUANTILES for step in range(QUANTILES)]
+    return (*(round(math.exp(lengths.inv_cdf(share * kept))) for share in shares), known["at_most_tokens"])
 
 
 def _nearest(case: Case, options: list[str]) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from vramplan.planner.device import Device, Route
 from vramplan.planner.memory import loop, optimizer, outside, phases
+from vramplan.planner.memory.alloc_conf import parse_alloc_conf
 from vramplan.planner.memory.because import reasons
 from vramplan.planner.memory.budget import (
     STATIC_COMPONENTS,
@@ -14,7 +15,7 @@ from vramplan.planner.memory.budget import (
     PhaseName,
 )
 from vramplan.planner.memory.expand import live_at_peak
-from vramplan.planner.memory.lengths import step_lengths
+from vramplan.planner.memory.lengths import shuffled_lengths, step_lengths
 from vramplan.planner.memory.replay import At, Replay, Replayed
 from vramplan.planner.memory.reserved import reserved_bytes
 from vramplan.planner.memory.static import Group, StaticMemory, count_static, total_bytes
@@ -26,6 +27,10 @@ from vramplan.planner.workload import Workload
 
 CUDA_QUANTUM_BYTES = 512
 """kMinBlockSize, c10/core/AllocatorConfig.h. The CPU's allocator gives what is asked."""
+LONGEST_STEPS = 2
+"""Reserved memory is flat from the second step on; optimizer states are born at the end of the first."""
+ORDERS = range(3)
+"""Seeds of the orders in which a run that draws its batches by chance is replayed."""
 STEP_PHASES: tuple[PhaseName, ...] = ("forward", "loss", "backward")
 ORDER: tuple[Component, ...] = (
     "weights",
@@ -158,11 +163,10 @@ class Pricing:
         # loading is exempt: how much of it coincides is chance, and it is over before the rest begins
         peak = max((phase for phase in found if phase.name != "load"), key=lambda phase: phase.allocated_bytes)
         dynamic_gap = sum(line.high_bytes - line.estimate_bytes for line in peak.lines)
-        reserved = peak.allocated_bytes
-        if with_allocator:
-            reserved = max(reserved, self._reserved(reserved))
-        high_reserved = reserved + dynamic_gap
-        process_lines = self._process_lines(reserved - peak.allocated_bytes)
+        allocated = peak.allocated_bytes
+        reserved, worst = self._reserved(allocated) if with_allocator else (allocated, allocated)
+        high_reserved = worst + dynamic_gap
+        process_lines = self._process_lines(reserved - allocated, worst - allocated)
         held = self._between_steps(gradients=loop.keeps_gradients(self.question.setup))
         return MemoryBudget(
             phases=found,
@@ -196,12 +200,17 @@ class Pricing:
             source=outside.WORKSPACE_SOURCE if name == "workspace" else None if exact else outside.UNMEASURED_SOURCE,
         )
 
-    def _reserved(self, allocated: int) -> int:
+    def _reserved(self, allocated: int) -> tuple[int, int]:
+        """What is reserved, expected and in the worst order of steps; never less than what is allocated."""
         if self.question.route == "cpu":
-            return allocated
+            return allocated, allocated
+        found = sorted(max(allocated, self._reserved_over(steps)) for steps in self._orders())
+        return found[len(found) // 2], found[-1]
+
+    def _reserved_over(self, steps: list[Replay]) -> int:
         before = [*self.static.weights, *self.static.quantization_state, *self.static.adapter]
         return reserved_bytes(
-            self.replay,
+            steps,
             warmed_up_bytes=phases.warmed_up_bytes(self.static.weights, self.question.setup),
             loading_bytes=phases.quantizing_bytes(self.question.model, self.question.setup),
             before=[*before, *self.buffers, *self.batch],
@@ -212,22 +221,27 @@ class Pricing:
             ),
             workspace_bytes=self.workspaces_bytes,
             alloc_conf=self.question.setup.alloc_conf,
-            later=self._later_steps(),
         )
 
-    def _later_steps(self) -> list[Replay]:
-        """Steps of the lengths the data has, by the same program: beside the longest, others hardly decide."""
-        question, at = self.question, self.replay.at
-        lengths = step_lengths(question.workload.length_quantiles, question.setup.micro_batch_size)
-        steps = []
-        for length in lengths:
-            workload = question.workload.model_copy(update={"sequence_length": max(2, length)})
-            values = replay_values(question.model, workload, question.setup)
-            steps.append(Replay(self.replay.program, replace(at, values=values)))
-        return steps
+    def _orders(self) -> list[list[Replay]]:
+        """The orders of steps to replay. Our executor starts with the longest rows, and segments that expand have no
+        order; elsewhere each row longer than all before it takes segments of its own."""
+        setup, quantiles = self.question.setup, self.question.workload.length_quantiles
+        micro_batch = setup.micro_batch_size
+        if not quantiles or setup.loop == "executor" or parse_alloc_conf(setup.alloc_conf).expandable_segments:
+            later = step_lengths(quantiles, micro_batch)
+            return [[self.replay] * LONGEST_STEPS + [self._step(length) for length in later]]
+        return [[self._step(length) for length in shuffled_lengths(quantiles, micro_batch, seed)] for seed in ORDERS]
 
-    def _process_lines(self, over_allocated: int) -> tuple[BudgetLine, ...]:
-        """What the process holds beside what is allocated."""
+    def _step(self, sequence_length: int) -> Replay:
+        """A step of another length, by the same program: beside the longest, others hardly decide."""
+        question = self.question
+        workload = question.workload.model_copy(update={"sequence_length": max(2, sequence_length)})
+        values = replay_values(question.model, workload, question.setup)
+        return Replay(self.replay.program, replace(self.replay.at, values=values))
+
+    def _process_lines(self, over_allocated: int, at_worst: int) -> tuple[BudgetLine, ...]:
+        """What the process holds beside what is allocated; at worst, in the least favourable order of steps."""
         estimate, high = outside.context_bytes(self.question.route)
         total_params = max(1, self.question.model.total_params)
 
@@ -248,8 +262,8 @@ class Pricing:
             line(
                 "fragmentation",
                 over_allocated,
-                over_allocated,
+                at_worst,
                 f"segments beyond tensors, {self.question.setup.alloc_conf or 'default allocator'}",
-                "the caching allocator replayed over two steps",
+                "the caching allocator replayed over a few steps",
             ),
         )

@@ -12,12 +12,10 @@ Held = Block | None
 """What a tensor has; one without bytes has none."""
 CARRIED = "carried"
 """Segments of what the step before left (planner/trace/plain_loop.py)."""
-STEPS = 2
-"""Reserved memory is flat from the second step on; optimizer states are born at the end of the first."""
 
 
 def reserved_bytes(
-    replay: Replay,
+    steps: Sequence[Replay],
     *,
     warmed_up_bytes: int,
     loading_bytes: list[int],
@@ -27,11 +25,11 @@ def reserved_bytes(
     step_temporaries: list[Group],
     workspace_bytes: int,
     alloc_conf: str,
-    later: Sequence[Replay] = (),
 ) -> int:
     """The most the allocator reserves over the first steps.
 
     Args:
+        steps: in their order; one of another length finds the segments of those before cut to other sizes.
         warmed_up_bytes: a block allocated and freed before anything is loaded.
         loading_bytes: tensors that pass while the last weights are loaded.
         before: tensors that exist before the first step (weights, adapter, batch ...).
@@ -39,14 +37,12 @@ def reserved_bytes(
         gradients: gradients kept over micro batches; empty when each step has one.
         step_temporaries: what the optimizer step holds beyond those.
         workspace_bytes: cuBLAS's workspace.
-        later: steps of other lengths, which find the segments of those before cut to other sizes.
     """
     allocator = CachingAllocator(parse_alloc_conf(alloc_conf))
     allocator.give(allocator.take(warmed_up_bytes))
     _hold(allocator, before)
     _release(allocator, [allocator.take(size_bytes) for size_bytes in loading_bytes])
     allocator.take(workspace_bytes)
-    steps = [replay] * STEPS + list(later)
     carried: list[tuple[int, Held]] = []
     for number, step in enumerate(map(expand, steps)):
         kept = _hold(allocator, gradients)
