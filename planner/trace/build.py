@@ -155,16 +155,17 @@ def prove(program: Program, sizes: dict[str, int], stack: tuple[int, ...]) -> No
 def measure(trace: Tracker, quantum: int) -> tuple[dict[Any, int], int]:
     """A trace's own peak per phase above its static tensors, what was there as the phase began included, and what is
     left at its end."""
-    level = 0
+    level, here = 0, None
     peaks: dict[Any, int] = {}
     for event in canonical(trace):
         if event.kind == "accumulate":
             continue
         phase = PHASES[event.segment[0]]
-        begun = peaks.get(phase, level)
+        if phase != here:  # a shared layer that runs again comes back to one
+            peaks[phase], here = max(peaks.get(phase, 0), level), phase
         size = -(-trace.storages[event.storage].nbytes // quantum) * quantum
         level += size if event.kind == "alloc" else -size
-        peaks[phase] = max(begun, level)
+        peaks[phase] = max(peaks[phase], level)
     return peaks, level
 
 
