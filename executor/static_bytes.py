@@ -57,8 +57,10 @@ def live_bytes(device_type: str) -> int:
 def live_tensors(device_type: str) -> list[Any]:
     """Every tensor Python can reach on this kind of device, and the gradients of those (which C++ alone may hold)."""
     import torch
+    from torch._subclasses.fake_tensor import FakeTensor  # what tracing leaves has a shape and no memory
 
-    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    found = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    tensors = [tensor for tensor in found if not issubclass(type(tensor), FakeTensor)]
     here = [tensor for tensor in tensors if tensor.device.type == device_type]
     return [*here, *(leaf.grad for leaf in here if leaf.is_leaf and leaf.grad is not None)]
 

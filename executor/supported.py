@@ -1,6 +1,7 @@
 """What this executor runs, of all that can be priced."""
 
 from vramplan.planner.errors import UnsupportedError
+from vramplan.planner.matrix import cell_of, check_cell
 from vramplan.planner.plan import Plan
 
 
@@ -11,6 +12,7 @@ def check_supported(plan: Plan) -> None:
         UnsupportedError: with the option to change.
     """
     setup = plan.setup
+    check_cell(cell_of(setup, plan.workload, model_type=plan.model.model_type, device=plan.device))
     for unwanted, what, flag in (
         (setup.loss == "liger", "the liger loss", "--loss fused or --loss standard"),
         (setup.loop != "executor", f"the {setup.loop} loop", "--loop executor"),

@@ -16,6 +16,7 @@ from vramplan.planner.candidate import ResolvedOption
 from vramplan.planner.contradictions import check_given, flag_of
 from vramplan.planner.device import Device
 from vramplan.planner.errors import UnsupportedError, UsageError
+from vramplan.planner.matrix import cell_of, check_cell
 from vramplan.planner.memory.alloc_conf import parse_alloc_conf
 from vramplan.planner.method_choice import choose_method, options_of_others
 from vramplan.planner.methods import Method, quant_of, virtual_tokens
@@ -157,6 +158,7 @@ def _resolve(
     )
     recipe = _recipe(pick, model, method, epochs)
     check_setup(setup, recipe)
+    check_cell(cell_of(setup, workload, model_type=model.model_type, device=device, model=model))
     return Resolved(workload, setup, recipe, tuple(pick.options))
 
 

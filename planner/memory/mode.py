@@ -87,7 +87,7 @@ def _refuse_unpriced(setup: TrainingSetup, workload: Workload) -> None:
         f"--sharding {setup.sharding}": setup.sharding != "none",
         f"--offload {setup.offload}": setup.offload != "none",
         f"--method {method.kind} with --task {workload.task}": virtual_tokens(method) > 0
-        and workload.task != "causal-lm",
+        and workload.task == "seq2seq",
         "--use-dora with --quant int8": getattr(method, "use_dora", False) and quant_of(method) == "int8",
     }
     for option, refused in refusals.items():

@@ -139,6 +139,7 @@ def priced_plan(
     data = read_data_file(write_jsonl(folder / "train.jsonl", rows or rows_of(task)), task)  # type: ignore[arg-type]
     labels = data.planned.labels
     model = model_for_task(read_folder(model_path), task, len(labels) or None)  # type: ignore[arg-type]
+    model = model.model_copy(update={"repo_id": f"tiny/{model.model_type}"})
     options: dict[str, Any] = {
         "task": task,
         "dtype": "fp32",
