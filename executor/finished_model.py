@@ -43,11 +43,12 @@ def tokenizer_of(run: Tuned, plan: Plan) -> Any:
     return load_tokenizer(plan.model)
 
 
-def with_adapter(model: Any, run: Tuned, plan: Plan) -> Any:
-    """The model with one more adapter on it, under the run's name and switched on.
+def with_adapter(model: Any, run: Tuned, plan: Plan, *, name: str = "default") -> Any:
+    """The model with one more adapter on it, switched on.
 
     Args:
         model: a base, or one that has adapters of the same method already.
+        name: PEFT's name of the adapter; a run's own may hold dots, which module names may not.
 
     Raises:
         RunError: the adapter does not fit.
@@ -58,10 +59,10 @@ def with_adapter(model: Any, run: Tuned, plan: Plan) -> Any:
         import vramplan.planner.trace.bottleneck  # noqa: F401  PEFT learns of the tuner
     try:
         if not isinstance(model, PeftModel):
-            model = PeftModel.from_pretrained(model, run.result, adapter_name=run.name)
+            model = PeftModel.from_pretrained(model, run.result, adapter_name=name)
         else:
-            model.load_adapter(run.result, adapter_name=run.name)
-            model.set_adapter(run.name)
+            model.load_adapter(run.result, adapter_name=name)
+            model.set_adapter(name)
     except (ValueError, RuntimeError, KeyError) as error:
         raise RunError(
             f"the adapter of {run.name} does not fit this base: {first_line(error)}", remedy="run its plan again"

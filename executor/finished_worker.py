@@ -76,7 +76,14 @@ def _merge(request: str, send: Send, stop: Stop) -> str:
     return asked.output
 
 
-TASKS: dict[str, Callable[[str, Send, Stop], str]] = {"merge": _merge}
+def _chat(request: str, send: Send, stop: Stop) -> str:
+    from vramplan.executor.chat_model import chat
+
+    chat(request, send, stop, iter(sys.stdin.readline, ""))
+    return ""
+
+
+TASKS: dict[str, Callable[[str, Send, Stop], str]] = {"chat": _chat, "merge": _merge}
 """Each carries out a request and returns where what it made lies."""
 
 
