@@ -49,11 +49,11 @@ def make_world(folder: Path) -> dict[str, Any]:
     return {"model_path": make_tiny_llama(folder / "model"), "data": pin(data)}
 
 
-def plan_in(folder: Path, world: dict[str, Any]) -> Path:
-    """A run folder with a plan whose result depends on every random number: dropout is on."""
-    setup = make_setup(Lora(r=8, lora_dropout=0.1), gradient_accumulation_steps=2, micro_batch_size=2)
+def plan_in(folder: Path, world: dict[str, Any], *, dropout: float = 0.1, **recipe: Any) -> Path:
+    """A run folder with a plan whose result depends on every random number, unless dropout is off."""
+    setup = make_setup(Lora(r=8, lora_dropout=dropout), gradient_accumulation_steps=2, micro_batch_size=2)
     folder.mkdir(parents=True)
-    plan = make_plan(folder, setup=setup, max_steps=STEPS, save_steps=SAVE_STEPS, **world)
+    plan = make_plan(folder, setup=setup, **({"max_steps": STEPS, "save_steps": SAVE_STEPS} | recipe), **world)
     from vramplan.planner.adapters.plan_files import write_plan
 
     write_plan(plan, folder / "plan.json")

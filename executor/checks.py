@@ -3,12 +3,13 @@
 import json
 import os
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 from vramplan.executor.checkpoints import folders, read_seal
 from vramplan.executor.disk import free_bytes as free_on_disk
-from vramplan.executor.lock import run_lock
+from vramplan.executor.lock import OUTPUT_LOCK, run_lock
 from vramplan.executor.packages import TRAIN_PACKAGES
 from vramplan.executor.rows import planned_rows
 from vramplan.executor.saved_size import checkpoint_bytes, final_bytes
@@ -174,18 +175,22 @@ def output(plan: Plan, *, resumes: bool) -> Check:
         return _blocks("output", f"{folder} holds {held[0]} of an earlier run of this plan", remedy)
     if not os.access(_existing(folder), os.W_OK):
         return _blocks("output", f"{folder} cannot be written", "re-plan with another --output-dir")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(path.name != OUTPUT_LOCK for path in folder.iterdir()):
         return Check(name="output", verdict="warns", found=f"{folder} is not empty; its weights will be replaced")
     return _ok("output", str(folder))
 
 
-def unlocked(run_folder: Path) -> Check:
-    """No other run uses the run folder."""
+def unlocked(plan: Plan, run_folder: Path) -> Check:
+    """No other run uses the run folder, or writes into the same output folder."""
+    output_folder = Path(plan.recipe.output_dir)
     try:
-        with run_lock(run_folder):
-            return _ok("run folder", str(run_folder))
+        with ExitStack() as stack:
+            stack.enter_context(run_lock(run_folder))
+            if (output_folder / OUTPUT_LOCK).exists():
+                stack.enter_context(run_lock(output_folder, OUTPUT_LOCK))
     except VramplanError as error:
         return _blocks("run folder", error.message, error.remedy)
+    return _ok("run folder", str(run_folder))
 
 
 def _is_of(checkpoint: Path, plan: Plan) -> bool:

@@ -22,12 +22,17 @@ class Child:
         command: what is started.
         environment: its environment, whole.
         log: where its standard error goes.
-        lock: a descriptor it inherits, and so holds as long as it lives.
+        locks: descriptors it inherits, and so holds as long as it lives.
         silence_seconds: without a line for this long it is hung. The clock stands still while the machine sleeps.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes], lock: int, silence_seconds: float
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: IO[bytes],
+        locks: tuple[int, ...],
+        silence_seconds: float,
     ) -> None:
         self.exit_status: int | None = None
         self.hung = False
@@ -42,7 +47,7 @@ class Child:
             "stderr": log,
             "env": dict(environment),
             "start_new_session": True,
-            "pass_fds": (lock,),
+            "pass_fds": locks,
         }
 
     def lines(self) -> Generator[bytes]:

@@ -10,6 +10,7 @@ from vramplan.executor.options import add_shared_options, agreed, attempt_of, ch
 from vramplan.executor.packages import installed_packages
 from vramplan.executor.verification import passed_verification
 from vramplan.executor.watch import watch
+from vramplan.planner.adapters.calibration_files import find_figures
 from vramplan.planner.adapters.plan_files import read_plan, read_report
 from vramplan.planner.cli.main import run_command
 from vramplan.planner.cli.render import show_json, tell
@@ -67,5 +68,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         dumped = report.model_dump(mode="json") if report is not None else None
         show_json({"preflight": checked.model_dump(mode="json"), "report": dumped})
     elif code is ExitCode.OK:
+        if (plans := find_figures(device).num_plans) > 0:
+            tell(f"calibration: {plans} run on such a device here; see: vramplan calibrate --show")
         run_command(["explain", str(args.plan), str(report_path)])
     return code

@@ -86,7 +86,7 @@ class Course:
         setup = attempt.setup or self.plan.setup
         rung = next_rung(self.plan.workload, setup, what.phase, self.price)
         if rung is None:
-            offered = choices(self.plan.workload, setup, self.price)
+            offered = choices(self.plan.workload, setup, what.phase, self.price)
             remedy = f"choose one and plan again: {'; '.join(offered)}" if offered else last.remedy
             message = f"{last.message}; what is left to change would change the result"
             yield last.model_copy(update={"message": message, "remedy": remedy})

@@ -9,12 +9,20 @@ from pathlib import Path
 from vramplan.planner.units import format_bytes
 
 POLL_SECONDS = 2.0
-_FULL = ("no space left on device", "disk quota exceeded", "os error 28", "pytorchstreamwriter failed writing")
+_FULL = (
+    "no space left on device",
+    "disk quota exceeded",
+    "file too large",
+    "os error 28",
+    "os error 27",
+    "pytorchstreamwriter failed writing",
+)
+_FULL_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """ENOSPC and EDQUOT, also inside safetensors' and torch's own exceptions."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    """ENOSPC, EDQUOT and EFBIG (``ulimit -f``), also inside safetensors' and torch's own exceptions."""
+    if isinstance(error, OSError) and error.errno in _FULL_ERRNO:
         return True
     return isinstance(error, Exception) and any(mark in str(error).lower() for mark in _FULL)
 
@@ -45,7 +53,7 @@ def wait_for_room(
         if said is None or time.monotonic() - said >= 60:
             said = time.monotonic()
             say(
-                f"paused: the disk of {folder} is full, {format_bytes(free)} free and {format_bytes(needed_bytes)} "
+                f"paused: no room to write into {folder}, {format_bytes(free)} free and {format_bytes(needed_bytes)} "
                 "needed; free some space to go on"
             )
         time.sleep(POLL_SECONDS)

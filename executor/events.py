@@ -45,6 +45,9 @@ class Step(Value):
     reserved_bytes: int | None = None
     process_bytes: int | None = None
     """Device memory in use on CUDA; resident set on CPU."""
+    temperature_celsius: int | None = None
+    power_watts: float | None = None
+    """The GPU's own sensors, at most a second old; None without one."""
 
 
 class Measured(Value):

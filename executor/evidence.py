@@ -11,6 +11,7 @@ from typing import Literal
 
 from vramplan.executor.packages import installed_packages
 from vramplan.executor.phases import Peak
+from vramplan.executor.sensors import Sensors
 from vramplan.planner.memory.budget import Component, PhaseName
 from vramplan.planner.plan import Plan
 from vramplan.planner.report import MeasuredPhase, RungTaken, RunReport
@@ -34,6 +35,10 @@ class Evidence:
     static: dict[Component, int] = field(default_factory=dict)
     peaks: dict[PhaseName, Peak] = field(default_factory=dict)
     process_bytes: int | None = None
+    outside_bytes: int | None = None
+    sensors: Sensors = field(default_factory=Sensors)
+    used_before_bytes: int | None = None
+    """Of the device, by whatever process, before this one made its context."""
     phase: PhaseName | None = None
     """Where the run is now."""
     steps: int = 0
@@ -71,6 +76,23 @@ class Evidence:
         """An earlier process measured the very setup this one runs."""
         return self.earlier is not None and self.earlier.setup == self.plan.setup and bool(self.earlier.phases)
 
+    def watch(self, sensors: Sensors) -> None:
+        """Read these from now on; called before this process has a context on the device."""
+        self.sensors, self.used_before_bytes = sensors, sensors.used_bytes()
+
+    def see_outside(self, reserved_bytes: int) -> None:
+        """What the device holds of this process beyond the allocator's segments, now."""
+        used = self.sensors.used_bytes()
+        if used is not None and self.used_before_bytes is not None:
+            outside = max(0, used - self.used_before_bytes - reserved_bytes)
+            self.outside_bytes = max(outside, self.outside_bytes or 0)
+
+    @property
+    def energy_joules(self) -> float | None:
+        """Of this process and of those before it."""
+        now, before = self.sensors.energy_joules(), self.earlier.energy_joules if self.earlier else None
+        return before if now is None else now + (before or 0.0)
+
     def add_loss(self, step: int, loss: float) -> None:
         """A logged training loss."""
         self.first_loss = loss if self.first_loss is None else self.first_loss
@@ -89,7 +111,7 @@ class Evidence:
             goal=self.goal,
             status=status,
             started_at=self.started_at,
-            ended_at=datetime.now(UTC),
+            ended_at=max(self.started_at, datetime.now(UTC)),  # a clock may be set back
             environment={"python": platform.python_version(), "platform": platform.platform(), **self.environment},
             packages=installed_packages(),
             measured_by=self.measured_by,
@@ -99,6 +121,8 @@ class Evidence:
             peak_allocated_bytes=_highest(phase.allocated_bytes for phase in phases),
             peak_reserved_bytes=_highest(phase.reserved_bytes for phase in phases),
             process_bytes=self.process_bytes,
+            outside_bytes=self.outside_bytes,
+            energy_joules=self.energy_joules,
             steps=self.steps,
             first_loss=self.first_loss,
             last_loss=self.last_loss,
@@ -120,6 +144,7 @@ class Evidence:
     def _phases(self) -> tuple[MeasuredPhase, ...]:
         """The peaks of this process, and of the earlier ones where they ran the same setup."""
         earlier = {phase.name: phase for phase in self.earlier.phases} if self.earlier and self.same_setup else {}
+        planned = {} if self.ladder else {phase.name: phase for phase in self.plan.budget.phases}
         phases = []
         for name in dict.fromkeys((*earlier, *self.peaks)):
             before, now = earlier.get(name, MeasuredPhase(name=name)), self.peaks.get(name, Peak())
@@ -129,6 +154,8 @@ class Evidence:
                     allocated_bytes=_highest((before.allocated_bytes, now.allocated_bytes)),
                     reserved_bytes=_highest((before.reserved_bytes, now.reserved_bytes)),
                     tracked_bytes=_highest((before.tracked_bytes, now.tracked_bytes)),
+                    estimate_bytes=planned[name].allocated_bytes if name in planned else None,
+                    high_bytes=sum(line.high_bytes for line in planned[name].lines) if name in planned else None,
                 )
             )
         return tuple(phases)

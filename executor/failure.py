@@ -1,11 +1,13 @@
 """An exception of any library, as what happened and what to do."""
 
+import errno
 import sys
 
 from vramplan.executor.disk import is_disk_full
 from vramplan.planner.errors import RunError, VramplanError
 from vramplan.planner.memory.budget import PhaseName
 
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -28,6 +30,11 @@ def explain_failure(error: Exception, *, step: int, phase: PhaseName | None) -> 
         return RunError(
             f"the disk is full {where}: {getattr(error, 'filename', None) or first_line(error)}",
             remedy="free some space, or re-plan with a larger --save-steps or another --output-dir",
+        )
+    if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
+        return RunError(
+            f"cannot write {error.filename or 'a file'} {where}: {error.strerror}",
+            remedy="make the folder writable and go on with: vramplan run PLAN --resume",
         )
     if isinstance(error, FileNotFoundError):
         return RunError(f"{error.filename or first_line(error)} is gone", remedy="put it back, or plan again")

@@ -4,7 +4,8 @@
     gradient checkpointing                          the same numbers, recomputed
     then a person must choose                       8-bit optimizer, QLoRA, shorter rows: another result
 
-Rungs in use are skipped, and so is one whose price does not fall where memory ran out.
+Rungs in use are skipped, and so is one that frees next to nothing where memory ran out. A choice is offered only where
+it frees something there.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from vramplan.planner.workload import Workload
 Price = Callable[[Workload, TrainingSetup], MemoryBudget | None]
 """The planner's price of another workload and setup of the plan; None where nobody can price it."""
 EIGHT_BIT = {"adamw_torch": "adamw_8bit", "adamw_torch_fused": "adamw_8bit"}
+LEAST_FREED_FRACTION = 0.01
+"""A rung that frees less of a phase is not worth a process: a smaller batch frees its token ids everywhere."""
 
 
 class NextRung(Value):
@@ -39,16 +42,19 @@ def next_rung(workload: Workload, setup: TrainingSetup, phase: PhaseName | None,
     now = price(workload, setup)
     for change, lower in _rungs(setup):
         budget = price(workload, lower)
-        if now is None or budget is None or _bytes_in(budget, phase) < _bytes_in(now, phase):
+        if _frees(now, budget, phase):
             return NextRung(change=change, setup=lower, budget=budget)
     return None
 
 
-def choices(workload: Workload, setup: TrainingSetup, price: Price) -> tuple[str, ...]:
+def choices(workload: Workload, setup: TrainingSetup, phase: PhaseName | None, price: Price) -> tuple[str, ...]:
     """What a person could choose instead, as options of ``vramplan plan``, each with its price where it has one."""
     offered = []
+    now = price(workload, setup)
     for option, changed, lower in _sacrifices(workload, setup):
         budget = price(changed, lower)
+        if not _frees(now, budget, phase):
+            continue
         cost = "" if budget is None else f" (up to {format_bytes(budget.high_process_bytes)})"
         offered.append(option + cost)
     return tuple(offered)
@@ -80,6 +86,13 @@ def _sacrifices(workload: Workload, setup: TrainingSetup) -> Iterator[tuple[str,
     length = workload.sequence_length // 2
     if length >= 1:
         yield f"--sequence-length {length}", workload.model_copy(update={"sequence_length": length}), setup
+
+
+def _frees(now: MemoryBudget | None, lower: MemoryBudget | None, phase: PhaseName | None) -> bool:
+    """What nobody can price is tried all the same."""
+    if now is None or lower is None:
+        return True
+    return _bytes_in(lower, phase) <= (1 - LEAST_FREED_FRACTION) * _bytes_in(now, phase)
 
 
 def _bytes_in(budget: MemoryBudget, phase: PhaseName | None) -> int:

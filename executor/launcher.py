@@ -19,6 +19,7 @@ from typing import IO
 
 from vramplan.executor import checkpoints
 from vramplan.executor.attempt import Attempt
+from vramplan.executor.calibrating import remember_run
 from vramplan.executor.child import Child
 from vramplan.executor.course import Course
 from vramplan.executor.environment import worker_environment
@@ -27,7 +28,7 @@ from vramplan.executor.evidence import REPORT, VERIFICATION, Evidence, write_rep
 from vramplan.executor.host_kills import read_kills
 from vramplan.executor.ladder import Price
 from vramplan.executor.last_words import last_words
-from vramplan.executor.lock import run_lock
+from vramplan.executor.lock import run_locks
 from vramplan.executor.reprice import reprice
 from vramplan.planner.adapters.plan_files import read_plan
 from vramplan.planner.device import Device
@@ -112,24 +113,24 @@ class Run:
 
     def events(self) -> Generator[Event]:
         """Carry the plan out and yield what is said until it ends."""
-        with self._files() as lock, self._forward_signals():
+        with self._files() as locks, self._forward_signals():
             for todo in self._todo():
                 if not isinstance(todo, Attempt):
                     yield self._kept(todo)
                     continue
-                self._child = self._start(todo, lock)
+                self._child = self._start(todo, locks)
                 with closing(self._child.lines()) as lines:
                     for line in lines:
                         yield from self._heard(line)
 
     async def aevents(self) -> AsyncGenerator[Event]:
         """``events`` for asyncio; signals are the caller's business."""
-        with self._files() as lock:
+        with self._files() as locks:
             for todo in self._todo():
                 if not isinstance(todo, Attempt):
                     yield self._kept(todo)
                     continue
-                self._child = self._start(todo, lock)
+                self._child = self._start(todo, locks)
                 async with aclosing(self._child.alines()) as lines:
                     async for line in lines:
                         for event in self._heard(line):
@@ -153,7 +154,7 @@ class Run:
                 self._last = self._last_word(attempt, self._child)
             follows = self.course.after(attempt, self._last, stopped=self._stopped)
 
-    def _start(self, attempt: Attempt, lock: int) -> Child:
+    def _start(self, attempt: Attempt, locks: tuple[int, ...]) -> Child:
         self._last = None
         self._kills_before = read_kills()
         plan = attempt.plan_of(self.plan, self.run_folder)
@@ -162,7 +163,7 @@ class Run:
             earlier = checkpoints.read_seal(Path(attempt.resume_from))
             self.evidence.continue_from(earlier.so_far, earlier.step)
         command = (*self.command, str(self.plan_path), attempt.model_dump_json())
-        return Child(command, self.environment, self._log, lock, self._silence_seconds)
+        return Child(command, self.environment, self._log, locks, self._silence_seconds)
 
     def _heard(self, line: bytes) -> Iterator[Event]:
         """An event, handed on unless the course has to decide about it first."""
@@ -191,6 +192,8 @@ class Run:
     def _kept(self, event: Event) -> Event:
         self._events.write(event.model_dump_json(exclude_none=True) + "\n")
         self._events.flush()
+        if isinstance(event, Finished) and self.evidence.goal == "run":
+            remember_run(self.plan, self.run_folder)
         if isinstance(event, Step):
             self.evidence.steps = event.step
             if event.loss is not None:
@@ -198,12 +201,13 @@ class Run:
         return event
 
     @contextmanager
-    def _files(self) -> Iterator[int]:
+    def _files(self) -> Iterator[tuple[int, ...]]:
         with ExitStack() as stack:
-            lock = stack.enter_context(run_lock(self.run_folder))
+            output = Path(self.plan.recipe.output_dir) if self.course.attempt.goal == "run" else None
+            locks = stack.enter_context(run_locks(self.run_folder, output))
             self._events = stack.enter_context((self.run_folder / EVENTS).open("a", encoding="utf-8"))
             self._log = stack.enter_context((self.run_folder / LOG).open("ab"))
-            yield lock
+            yield locks
 
     @contextmanager
     def _forward_signals(self) -> Iterator[None]:

@@ -35,13 +35,17 @@ def use_device(device: Device | None) -> str:
 
 
 def cap_memory(device: str, plan: Plan, *, strict: bool) -> int | None:
-    """Cap the caching allocator at what is free once the context stands, less the reserve; the cap in bytes.
+    """Cap this process's memory; the cap in bytes, None where there is none.
+
+    On CUDA it is the caching allocator's: what is free once the context stands, less the reserve. On a CPU there is one
+    only when asked for: the kernel then refuses data beyond it (RLIMIT_DATA), which the process has reserved at the
+    time stays allowed, and PyTorch reports that as any allocator does.
 
     Args:
         strict: no more than the plan's upper bound either.
     """
     if device == "cpu":
-        return None
+        return _cap_data(plan.budget.high_process_bytes) if strict else None
     import torch
 
     torch.zeros(1, device=device)  # the context, and the kernel of a fill
@@ -52,6 +56,19 @@ def cap_memory(device: str, plan: Plan, *, strict: bool) -> int | None:
         cap_bytes = min(cap_bytes, plan.budget.high_reserved_bytes)
     torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, cap_bytes / total_bytes)), device)
     return int(cap_bytes)
+
+
+def _cap_data(most_resident_bytes: int) -> int:
+    """Allow as many bytes more as the resident set is below this; the resident set it allows."""
+    import resource
+
+    import psutil
+
+    memory = psutil.Process().memory_info()
+    left_bytes = max(0, most_resident_bytes - memory.rss)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory.data + left_bytes, hard))
+    return int(memory.rss + left_bytes)
 
 
 def make_meter(

@@ -69,7 +69,7 @@ def preflight(
             *checks.download(plan),
             *(() if "data" in drifted else (checks.training_data(plan),)),
             checks.output(plan, resumes=resumes),
-            checks.unlocked(plan_path.parent),
+            checks.unlocked(plan, plan_path.parent),
         )
     )
 

@@ -78,6 +78,8 @@ def _story(report: RunReport) -> list[str]:
     lines = [f"{report.steps} steps in {report.seconds:.0f} s"]
     if report.tokens_per_second is not None:
         lines[0] += f", {report.tokens_per_second:.0f} tokens/s"
+    if report.energy_joules is not None:
+        lines.append(f"{report.energy_joules / 3.6e6:.3f} kWh by the GPU")
     if report.losses:
         lines.append(f"loss {_curve(report)}")
     if report.eval_loss_before is not None and report.eval_loss_after is not None:

@@ -16,6 +16,8 @@ from vramplan.executor.static_check import differences
 from vramplan.executor.trainer import PlannedTrainer
 
 LIFE_SECONDS = 60.0
+OUTSIDE_SECONDS = 1.0
+"""How often the context's size is looked at: it grows as kernels are first used."""
 
 
 class Telemetry(TrainerCallback):  # type: ignore[misc]
@@ -30,6 +32,7 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
         self.stop = stop
         self._process_bytes: int | None = None
         self._step_began = self._heard = 0.0
+        self._looked_outside = 0.0
         self._tokens_before = 0
         self._timed_seconds = 0.0
         self._timed_tokens = 0
@@ -83,6 +86,7 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
         self.evidence.steps = step
         self._process_bytes = process_bytes(self.device_type)
         self.evidence.process_bytes = max(self.evidence.process_bytes or 0, self._process_bytes)
+        self._look_outside()
         if step == self.meter.measured_step:
             self._report_measured()
         if not control.should_log:
@@ -110,6 +114,11 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
                 )
             )
 
+    def _look_outside(self) -> None:
+        if self.device_type == "cuda" and time.monotonic() - self._looked_outside >= OUTSIDE_SECONDS:
+            self._looked_outside = time.monotonic()
+            self.evidence.see_outside(_cuda("memory_reserved"))
+
     def _time_step(self, step: int, state: Any) -> None:
         """Steps slowed down by measuring (up to the measured one) count only while there are no others."""
         if step == self.meter.measured_step + 1:
@@ -134,6 +143,7 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
     def _step_event(self, state: Any, logs: dict[str, Any]) -> Step:
         on_cuda = self.device_type == "cuda"
         left = state.max_steps - state.global_step
+        climate = self.evidence.sensors.climate()
         return Step(
             time=time.time(),
             step=state.global_step,
@@ -147,6 +157,8 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
             allocated_bytes=_cuda("memory_allocated") if on_cuda else None,
             reserved_bytes=_cuda("memory_reserved") if on_cuda else None,
             process_bytes=self._process_bytes,
+            temperature_celsius=climate.temperature_celsius,
+            power_watts=climate.power_watts,
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from vramplan.planner.adapters.calibration_files import find_figures
 from vramplan.planner.adapters.profiles import match_profile
 from vramplan.planner.adapters.programs import Found, find_program, newer_libraries
 from vramplan.planner.candidate import Candidate, ProgramProvenance, Verdict
@@ -9,6 +10,7 @@ from vramplan.planner.device import Device, DeviceProfile, Route
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory.budget import MemoryBudget
+from vramplan.planner.memory.outside import PRIOR, Figures
 from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.recurrence import is_recurrent
 from vramplan.planner.memory.static import base_dtype
@@ -33,6 +35,7 @@ def estimate(
     *,
     route: Route | None = None,
     programs: Callable[[ProgramKey], Found] = find_program,
+    figures: Callable[[Device | None], Figures] = find_figures,
     with_tensors: bool = True,
     searching: bool = False,
 ) -> Candidate:
@@ -41,6 +44,7 @@ def estimate(
     Args:
         route: whose kernels run; the device's own, or CUDA's without a device.
         programs: where memory programs come from.
+        figures: where the figures come from that nobody can count: what was run on such a device here, or the priors.
         with_tensors: also name the tensors alive at the peak.
         searching: only whether it fits matters, so where it cannot the allocator is not replayed: reserved is then what
             is allocated, and the verdict may be "tight" for "no".
@@ -58,7 +62,8 @@ def estimate(
             f"{device.name}: which kernels {device.kind} runs is not known, so there is no figure for it",
             remedy="name a CUDA device with --device, or --device cpu",
         )
-    question = Question(model, workload, setup, chosen, device)
+    known = figures(device)
+    question = Question(model, workload, setup, chosen, device, known)
     key = program_key(model, workload, setup, chosen, device)
     if setup.method.kind not in ("ln-tuning", "full") and hasattr(setup.method, "target_modules"):
         check_targets(setup.method.target_modules, model)
@@ -84,12 +89,12 @@ def estimate(
         headroom_bytes=None if available is None else available - budget.high_process_bytes,
         runnable=reason_not_to_run is None,
         not_runnable_because=reason_not_to_run,
-        warnings=warnings_of(model, setup, device),
+        warnings=warnings_of(model, setup, device, known),
         provenance=ProgramProvenance(
             key=key.digest(),
             origin=found.origin,
             versions=found.program.versions,
-            basis=_basis(chosen, newer_libraries(found.program)),
+            basis=_basis(chosen, newer_libraries(found.program), known),
         ),
         time=None if isinstance(time, str) else time,
         time_unknown_because=time if isinstance(time, str) else None,
@@ -132,7 +137,9 @@ def _holders(device: Device) -> str:
     return "held by " + ", ".join(named)
 
 
-def warnings_of(model: ModelSpec, setup: TrainingSetup, device: Device | None) -> tuple[str, ...]:
+def warnings_of(
+    model: ModelSpec, setup: TrainingSetup, device: Device | None, figures: Figures = PRIOR
+) -> tuple[str, ...]:
     """What a person should know beside the numbers."""
     out = []
     experts = sum(weight.numel * weight.count for weight in model.weights if weight.module == "experts")
@@ -151,7 +158,7 @@ def warnings_of(model: ModelSpec, setup: TrainingSetup, device: Device | None) -
             "8-bit linears keep their inputs whatever checkpointing says; how many input columns are outliers is data, "
             "and the figure has seven a linear"
         )
-    if device is not None and device.route == "cuda":
+    if device is not None and device.route == "cuda" and not figures.num_plans:
         out.append("unmeasured on this GPU: the upper figure rests on published runs, not on our own measurement")
     if setup.packing and setup.attention == "sdpa":
         out.append("packed rows under sdpa need a mask of tokens x tokens; --attention flash_attention_2 needs none")
@@ -162,9 +169,12 @@ def warnings_of(model: ModelSpec, setup: TrainingSetup, device: Device | None) -
     return tuple(out)
 
 
-def _basis(route: Route, newer: dict[str, str]) -> str:
+def _basis(route: Route, newer: dict[str, str], known: Figures) -> str:
     if route == "cpu":
         basis = "traced on fake tensors; equal to tracked CPU steps to the byte, autograd's own scalars apart"
+    elif known.num_plans:
+        plans = "1 plan" if known.num_plans == 1 else f"{known.num_plans} plans"
+        basis = f"traced on fake tensors along CUDA's kernels; calibrated by {plans} run on such a device here"
     else:
         basis = "traced on fake tensors along CUDA's kernels; unmeasured on a GPU"
     if newer:

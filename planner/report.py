@@ -19,6 +19,9 @@ class MeasuredPhase(Value):
     reserved_bytes: int | None = None
     tracked_bytes: int | None = None
     """The same peak by the dispatch-mode tracker that also makes memory programs; shown beside, never instead."""
+    estimate_bytes: int | None = None
+    """The plan's own figure for ``allocated_bytes``; None where a rung of the ladder changed the setup since."""
+    high_bytes: int | None = None
 
 
 class RungTaken(Value):
@@ -61,6 +64,11 @@ class RunReport(Value):
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
     process_bytes: int | None = None
+    outside_bytes: int | None = None
+    """Device memory in use beyond what the allocator reserved and others held before: the CUDA context with its
+    kernels. None on a CPU, and where the driver does not say."""
+    energy_joules: float | None = None
+    """Used by the whole GPU while the run was on it, by the driver's count."""
     steps: int
     first_loss: float | None = None
     last_loss: float | None = None

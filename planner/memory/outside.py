@@ -1,11 +1,13 @@
 """Device memory that is no tensor: the CUDA context, which PyTorch's allocator does not see, and cuBLAS's workspaces,
 which it holds and counts as allocated.
 
-Nothing here was measured by this project on a GPU yet, so each figure is a prior with its source and a range.
+Nothing here was measured by this project on a GPU yet, so each figure is a prior with its source and a range. Runs on a
+machine move them there (planner/calibration.py).
 """
 
 from vramplan.planner.device import Device, Route
 from vramplan.planner.units import MIB
+from vramplan.planner.values import Value
 
 # 426 MiB on an RTX 6000 Ada with PyTorch 2.10 + CUDA 13 (github.com/unslothai/unsloth-zoo/pull/1053, measurement)
 CONTEXT_BYTES = 426 * MIB
@@ -38,14 +40,40 @@ UNMEASURED_SOURCE = (
 )
 
 
-def workspace_bytes(device: Device | None) -> int:
+class Figures(Value):
+    """What is not counted: the size of the context and the workspaces, and how far a price may be off."""
+
+    context_bytes: int = CONTEXT_BYTES
+    high_context_bytes: int = HIGH_CONTEXT_BYTES
+    context_source: str = CONTEXT_SOURCE
+    workspace_bytes: int | None = None
+    """One of cuBLAS's workspaces; None: as PyTorch's source has it for the device."""
+    workspace_source: str = WORKSPACE_SOURCE
+    dynamic_fraction: float = UNMEASURED_DYNAMIC_FRACTION
+    """How far what lives inside a step may lie above its estimate."""
+    dynamic_least_share: float = 0.0
+    """That fraction is taken of at least this share of a phase: an error beside large weights is no error of theirs."""
+    dynamic_source: str = UNMEASURED_SOURCE
+    fragmentation_fraction: float = 0.0
+    """How far segments beyond tensors may lie above their estimate, as a share of all reserved memory."""
+    fragmentation_source: str = "the caching allocator replayed over a few steps"
+    num_plans: int = 0
+    """How many plans were run on such a device and compared."""
+
+
+PRIOR = Figures()
+
+
+def workspace_bytes(device: Device | None, figures: Figures = PRIOR) -> int:
     """One of cuBLAS's workspaces, taken from PyTorch's allocator at a thread's first matrix product."""
+    if figures.workspace_bytes is not None:
+        return figures.workspace_bytes
     capability = device.compute_capability if device is not None else None
     return HOPPER_WORKSPACE_BYTES if capability is not None and capability >= (9, 0) else WORKSPACE_BYTES
 
 
-def context_bytes(route: Route) -> tuple[int, int]:
+def context_bytes(route: Route, figures: Figures = PRIOR) -> tuple[int, int]:
     """What the process holds beside tensors: (estimate, high)."""
     if route == "cuda":
-        return CONTEXT_BYTES, HIGH_CONTEXT_BYTES
+        return figures.context_bytes, figures.high_context_bytes
     return CPU_PROCESS_BYTES, HIGH_CPU_PROCESS_BYTES

@@ -1,6 +1,7 @@
 """Assemble a MemoryBudget: static tensors counted, dynamic ones replayed, the allocator replayed, the rest bounded."""
 
 from dataclasses import dataclass, replace
+from math import ceil
 
 from vramplan.planner.device import Device, Route
 from vramplan.planner.memory import loop, optimizer, outside, phases
@@ -47,6 +48,11 @@ ORDER: tuple[Component, ...] = (
 )
 
 
+def is_exact(component: Component) -> bool:
+    """Counted to the byte: all but what lives inside a step."""
+    return component in (*STATIC_COMPONENTS, "batch", "workspace")
+
+
 @dataclass(frozen=True)
 class Question:
     """What is to be priced."""
@@ -56,6 +62,7 @@ class Question:
     setup: TrainingSetup
     route: Route
     device: Device | None = None
+    figures: outside.Figures = outside.PRIOR
 
     @property
     def quantum_bytes(self) -> int:
@@ -96,7 +103,9 @@ class Pricing:
     def workspaces_bytes(self) -> int:
         """cuBLAS's workspaces: allocated in the first step, kept ever after."""
         question = self.question
-        return 0 if question.route == "cpu" else outside.WORKSPACES * outside.workspace_bytes(question.device)
+        if question.route == "cpu":
+            return 0
+        return outside.WORKSPACES * outside.workspace_bytes(question.device, question.figures)
 
     # -------------------------------------------------------------- parts
     def base(self, *, gradients: bool) -> dict[Component, int]:
@@ -165,6 +174,7 @@ class Pricing:
         dynamic_gap = sum(line.high_bytes - line.estimate_bytes for line in peak.lines)
         allocated = peak.allocated_bytes
         reserved, worst = self._reserved(allocated) if with_allocator else (allocated, allocated)
+        worst += ceil(self.question.figures.fragmentation_fraction * reserved)
         high_reserved = worst + dynamic_gap
         process_lines = self._process_lines(reserved - allocated, worst - allocated)
         held = self._between_steps(gradients=loop.keeps_gradients(self.question.setup))
@@ -186,18 +196,28 @@ class Pricing:
         return PhaseBudget(name=name, allocated_bytes=sum(parts.values()), lines=tuple(self._lines(parts, name)))
 
     def _lines(self, parts: dict[Component, int], phase: PhaseName | None = None) -> list[BudgetLine]:
-        return [self._line(name, parts[name], phase) for name in ORDER if parts.get(name)]
+        figures = self.question.figures
+        dynamic = sum(size for name, size in parts.items() if not is_exact(name))
+        at_least = figures.dynamic_least_share * sum(parts.values())
+        fraction = figures.dynamic_fraction * max(1.0, at_least / dynamic if dynamic else 1.0)
+        lines = [self._line(name, parts[name], fraction, phase) for name in ORDER if parts.get(name)]
+        unseen = 0 if dynamic or self.question.route == "cpu" else ceil(figures.dynamic_fraction * at_least)
+        if unseen:  # nothing lives inside this phase, and runs were off by something
+            line = self._line("temporaries", 0, 0.0, phase)
+            lines.append(line.model_copy(update={"high_bytes": unseen}))
+        return lines
 
-    def _line(self, name: Component, size: int, phase: PhaseName | None) -> BudgetLine:
-        exact = name in (*STATIC_COMPONENTS, "batch", "workspace") or self.question.route == "cpu"
-        gap = 0 if exact else int(size * outside.UNMEASURED_DYNAMIC_FRACTION)
+    def _line(self, name: Component, size: int, fraction: float, phase: PhaseName | None) -> BudgetLine:
+        figures = self.question.figures
+        exact = is_exact(name) or self.question.route == "cpu"
+        gap = 0 if exact else ceil(size * fraction)
         return BudgetLine(
             component=name,
             estimate_bytes=size,
             high_bytes=size + gap,
             bytes_per_param=size / max(1, self.question.model.total_params),
             because=phases.BECAUSE.get((phase, name), self.because[name]) if phase else self.because[name],
-            source=outside.WORKSPACE_SOURCE if name == "workspace" else None if exact else outside.UNMEASURED_SOURCE,
+            source=figures.workspace_source if name == "workspace" else None if exact else figures.dynamic_source,
         )
 
     def _reserved(self, allocated: int) -> tuple[int, int]:
@@ -241,8 +261,10 @@ class Pricing:
         return Replay(self.replay.program, replace(self.replay.at, values=values))
 
     def _process_lines(self, over_allocated: int, at_worst: int) -> tuple[BudgetLine, ...]:
-        """What the process holds beside what is allocated; at worst, in the least favourable order of steps."""
-        estimate, high = outside.context_bytes(self.question.route)
+        """What the process holds beside what is allocated; at worst, in the least favourable order of steps and as far
+        off as runs here have shown."""
+        figures = self.question.figures
+        estimate, high = outside.context_bytes(self.question.route, figures)
         total_params = max(1, self.question.model.total_params)
 
         def line(component: Component, low: int, up_to: int, because: str, source: str) -> BudgetLine:
@@ -258,12 +280,12 @@ class Pricing:
         if self.question.route == "cpu":
             return (line("context", estimate, high, "Python and its libraries", outside.CPU_PROCESS_SOURCE),)
         return (
-            line("context", estimate, high, "CUDA context and loaded kernels", outside.CONTEXT_SOURCE),
+            line("context", estimate, high, "CUDA context and loaded kernels", figures.context_source),
             line(
                 "fragmentation",
                 over_allocated,
                 at_worst,
                 f"segments beyond tensors, {self.question.setup.alloc_conf or 'default allocator'}",
-                "the caching allocator replayed over a few steps",
+                figures.fragmentation_source,
             ),
         )

@@ -8,17 +8,25 @@ from vramplan.executor.ladder import choices, next_rung
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.methods import Full, Lora, Qlora
 from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.units import MIB
 from vramplan.planner.workload import Workload
 
 WORKLOAD = Workload(sequence_length=512)
 
 
 def price(workload: Workload, setup: TrainingSetup) -> MemoryBudget:
-    """A made-up price that grows with the rows and falls with checkpointing."""
-    rows = setup.micro_batch_size * workload.sequence_length // (4 if setup.gradient_checkpointing else 1)
-    budget = make_budget(rows * 2**20)
-    phase = budget.phases[0].model_copy(update={"name": "backward", "allocated_bytes": rows * 2**20})
-    return budget.model_copy(update={"phases": (*budget.phases, phase), "peak_allocated_bytes": rows * 2**20})
+    """A made-up price: weights fall with quantisation and states with 8 bits, a step grows with its rows and falls with
+    checkpointing, an evaluation grows with the rows, the optimizer's step and a save hold weights and states alone."""
+    rows = setup.micro_batch_size * workload.sequence_length
+    held = (64 if isinstance(setup.method, Qlora) else 128) + (32 if setup.optimizer.endswith("8bit") else 64)
+    step = held + rows // (4 if setup.gradient_checkpointing else 1)
+    sizes = {"forward": step, "backward": step, "evaluation": held + rows, "optimizer_step": held, "save": held}
+    budget = make_budget(step * MIB)
+    phases = tuple(
+        budget.phases[0].model_copy(update={"name": name, "allocated_bytes": size * MIB})
+        for name, size in sizes.items()
+    )
+    return budget.model_copy(update={"phases": phases, "peak_allocated_bytes": step * MIB})
 
 
 def rungs_below(setup: TrainingSetup) -> list[str]:
@@ -53,7 +61,7 @@ def test_every_rung_keeps_the_rows_of_a_step(micro_batch: int, accumulation: int
 
 
 def test_a_rung_that_frees_nothing_where_memory_ran_out_is_skipped() -> None:
-    """In the optimizer's step the batch weighs nothing: every made-up price has the same 1000 bytes there."""
+    """In the optimizer's step the batch weighs nothing."""
     setup = make_setup(micro_batch_size=4)
     assert next_rung(WORKLOAD, setup, "optimizer_step", price) is None
 
@@ -65,13 +73,13 @@ def test_what_nobody_can_price_is_tried_all_the_same() -> None:
 
 
 def test_a_person_is_offered_what_changes_the_result_each_with_its_price() -> None:
-    offered = choices(WORKLOAD, make_setup(Lora(r=8), micro_batch_size=1), price)
+    offered = choices(WORKLOAD, make_setup(Lora(r=8), micro_batch_size=1), None, price)
     assert offered == (
-        "--optimizer adamw_8bit (up to 512.00 MiB)",
-        "--method qlora (up to 512.00 MiB)",
-        "--sequence-length 256 (up to 256.00 MiB)",
+        "--optimizer adamw_8bit (up to 672.00 MiB)",
+        "--method qlora (up to 640.00 MiB)",
+        "--sequence-length 256 (up to 448.00 MiB)",
     )
-    assert [text.split(" (")[0] for text in choices(WORKLOAD, make_setup(Full(), optimizer="sgd"), price)] == [
-        "--sequence-length 256"
-    ]
-    assert not any("qlora" in text for text in choices(WORKLOAD, make_setup(Qlora(r=8)), price))
+    assert [
+        text.split(" (")[0] for text in choices(WORKLOAD, make_setup(Full(), optimizer="sgd"), "backward", price)
+    ] == ["--sequence-length 256"]
+    assert not any("qlora" in text for text in choices(WORKLOAD, make_setup(Qlora(r=8)), None, price))

@@ -95,6 +95,24 @@ def test_a_second_run_in_the_same_folder_is_refused_until_the_first_ends(plan_pa
     assert len(list(fake(plan_path, "say('finished', report='r')").events())) == 1
 
 
+def test_two_plans_that_write_into_one_folder_do_not_run_at_once(plan_path: Path, tmp_path: Path) -> None:
+    other = write_run(make_plan(tmp_path, seed=7), tmp_path / "other")
+    events = fake(plan_path, "say('step', step=1, max_steps=9); time.sleep(60)").events()
+    next(events)
+    with pytest.raises(PreflightError, match=f"another run is using {tmp_path / 'output'} .process {os.getpid()}"):
+        next(fake(other, "say('finished', report='r')").events())
+    events.close()
+    assert len(list(fake(other, "say('finished', report='r')").events())) == 1
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    plan_path = write_run(make_plan(tmp_path, output_dir=str(tmp_path / "file" / "output")), tmp_path / "run")
+    with pytest.raises(PreflightError, match=r"cannot make .*output: Not a directory") as refused:
+        next(fake(plan_path, "say('finished', report='r')").events())
+    assert "--output-dir" in str(refused.value.remedy)
+
+
 def test_stop_reaches_the_worker_and_its_answer_comes_back(plan_path: Path) -> None:
     run = fake(
         plan_path,

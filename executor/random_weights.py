@@ -14,11 +14,7 @@ SPREAD = 0.02
 
 
 def random_model(model: ModelSpec, setup: TrainingSetup, device: str) -> Any:
-    """The architecture of a config with its method attached, as ``load_model`` gives it from files.
-
-    Raises:
-        ValueError: a quantisation we do not build.
-    """
+    """The architecture of a config with its method attached, as ``load_model`` gives it from files."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
@@ -49,21 +45,20 @@ def random_tokenizer() -> Any:
 
 
 def _quantize(base: Any, setup: TrainingSetup, device: str) -> None:
-    """Every plain linear but the head as bitsandbytes' 4-bit linear, one after the other."""
+    """Every plain linear but the head as bitsandbytes' quantised linear, one after the other."""
     import torch
     from transformers.quantizers import AutoHfQuantizer
     from transformers.utils.quantization_config import QuantizationMethod
 
-    quant = quant_of(setup.method)
-    if quant not in ("nf4", "fp4"):
-        raise ValueError(f"random weights in {quant} are not built here")
+    eight_bit = quant_of(setup.method) == "int8"
     config = quantized.quantization_config(setup)
     head = base.get_output_embeddings()
     for parent in list(base.modules()):
         for name, module in list(parent.named_children()):
             if type(module) is torch.nn.Linear and module is not head:
-                setattr(parent, name, _four_bit(module, config, device))
-    base.is_loaded_in_4bit = base.is_quantized = True
+                setattr(parent, name, (_eight_bit if eight_bit else _four_bit)(module, config, device))
+    setattr(base, "is_loaded_in_8bit" if eight_bit else "is_loaded_in_4bit", True)
+    base.is_quantized = True
     base.quantization_method = QuantizationMethod.BITS_AND_BYTES
     base.config.quantization_config = config
     base.hf_quantizer = AutoHfQuantizer.from_config(config, pre_quantized=False)
@@ -88,7 +83,27 @@ def _four_bit(linear: Any, config: Any, device: str) -> Any:
     weight = bitsandbytes.nn.Params4bit(
         linear.weight.data, requires_grad=False, quant_type=kind, compress_statistics=nested, module=layer
     )
-    layer.weight = weight.to(device)
+    return _with(layer, weight.to(device), linear)
+
+
+def _eight_bit(linear: Any, config: Any, device: str) -> Any:
+    import bitsandbytes
+
+    layer = bitsandbytes.nn.Linear8bitLt(
+        linear.in_features,
+        linear.out_features,
+        bias=linear.bias is not None,
+        has_fp16_weights=False,
+        threshold=config.llm_int8_threshold,
+        device="meta",
+    )
+    # moving to a device is what quantises, and it takes fp16 from the host (bitsandbytes/nn/modules.py, Int8Params)
+    weight = bitsandbytes.nn.Int8Params(linear.weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
+    return _with(layer, weight.to(device), linear)
+
+
+def _with(layer: Any, weight: Any, linear: Any) -> Any:
+    layer.weight = weight
     if linear.bias is not None:
         layer.bias = linear.bias
     return layer
