@@ -97,7 +97,7 @@ def write_pytorchjob(source: Source) -> Files:
     pod = _pod(source.plan, container="pytorch")  # the operator looks for this name
     restart = pod.pop("restartPolicy")
     master = {"replicas": 1, "restartPolicy": restart, "template": {"spec": pod}}
-    spec = {"pytorchReplicaSpecs": {"Master": master}}
+    spec = {"runPolicy": {"backoffLimit": 0}, "pytorchReplicaSpecs": {"Master": master}}
     return _manifest(source, {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob"}, spec)
 
 
@@ -115,7 +115,7 @@ def _manifest(source: Source, kind: dict[str, Any], spec: dict[str, Any]) -> Fil
 
 def _pod(plan: Plan, container: str = "train") -> dict[str, Any]:
     places, _ = _places(plan, WORKSPACE)
-    gpu = {} if on_cpu(plan) else {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    gpu = {} if on_cpu(plan) else {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
     return {
         "restartPolicy": "Never",
         "containers": [

@@ -44,8 +44,11 @@ def common(source: Source) -> Iterator[Refusal]:
     path = plan.data.path if plan.data else None
     if path is None:
         yield Refusal("data.path", "", "the plan names no training file", "--data FILE")
-    elif not path.endswith((".jsonl", ".json")):
+    elif not path.endswith(".jsonl"):
         yield Refusal("data.path", path, "JSON lines alone are exported", "--data FILE.jsonl")
+    if plan.recipe.eval_data and not plan.recipe.eval_data.endswith(".jsonl"):
+        because = "JSON lines alone are exported"
+        yield Refusal("recipe.eval_data", plan.recipe.eval_data, because, "--eval-data FILE.jsonl")
     if plan.recipe.data not in (None, path):
         yield Refusal("recipe.data", plan.recipe.data, f"data.path is {path}", f"--data {path}")
     if plan.recipe.eval_steps and not plan.recipe.eval_data:
@@ -72,7 +75,9 @@ def rows_are_known(source: Source, *kinds: str) -> Iterator[Refusal]:
     """An engine whose config says what the rows are: they must be here to be looked at, and of a kind it has."""
     path = source.plan.data.path if source.plan.data else ""
     if source.row_kind is None:
-        yield Refusal("data.path", path, "the file is not here, and its columns must be named", "export where it is")
+        yield Refusal(
+            "data.path", path, "the file is not here, or its first row has other columns", "export where it is"
+        )
     elif source.row_kind not in kinds:
         because = f"it does not read {source.row_kind} rows"
         yield Refusal("data.path", path, because, f"rows with {' or '.join(kinds)}")

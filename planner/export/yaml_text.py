@@ -1,4 +1,4 @@
-"""YAML that any parser of either version reads the same way: blocks, every string in double quotes, ASCII alone."""
+"""YAML that parsers of either version read the same way: every string in double quotes or as a block, ASCII alone."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,8 +57,20 @@ def _entry(start: str, value: Any, indent: str) -> Iterator[str]:
         yield start
         for item in value:
             yield from _item(item, indent + "  ")
+    elif _is_block(value):
+        yield f"{start} |"
+        yield from (f"{indent}  {line}".rstrip() for line in value.splitlines())
     else:
         yield f"{start} {_scalar(value)}"
+
+
+def _is_block(value: Any) -> bool:
+    """Whether a text of several lines can stand as it is: lines that say all there is to them."""
+    if not isinstance(value, str) or not value.endswith("\n") or value.endswith("\n\n"):
+        return False
+    lines = value.split("\n")[:-1]
+    steady = all(" " <= one <= "~" or one == "\n" for one in value)
+    return steady and lines[0].strip() == lines[0] != "" and all(line.rstrip() == line for line in lines)
 
 
 def _item(value: Any, indent: str) -> Iterator[str]:

@@ -174,6 +174,16 @@ def test_yaml_is_read_back_as_it_was_by_another_parser() -> None:
         "numbers": [2e-5, 1e22, 0.1, -3, 10**18],
         "deep": [{"a": {"b": [], "c": {}}, "d": [[1, 2], ["x"]]}, None, True],
         'odd "key": {': 1,
+        "blocks": [
+            "a: b\n\n  # c\n- d\n",
+            "x\n\n",
+            " x\n",
+            "x \ny\n",
+            "\n",
+            "|\n",
+            {"in": "--- \n...\n"},
+            "---\n...\n",
+        ],
     }
     assert yaml.safe_load(yaml_text(content, "a comment", "with\na break: yes")) == content
 
