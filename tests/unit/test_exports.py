@@ -139,7 +139,7 @@ def test_what_a_plan_holds_stays_a_constant_of_the_script(method: Any) -> None:
         return ast.dump(Blank().visit(ast.parse(text)))
 
     plain = source("script", method)
-    recipe = {"data": HOSTILE + ".jsonl", "eval_data": HOSTILE, "output_dir": HOSTILE}
+    recipe = {"data": HOSTILE + ".jsonl", "eval_data": HOSTILE + ".jsonl", "output_dir": HOSTILE}
     hostile = source("script", method, recipe=recipe, setup={"alloc_conf": HOSTILE})
     model = plain.plan.model.model_copy(update={"repo_id": HOSTILE, "revision": HOSTILE})
     hostile = hostile._replace(plan=hostile.plan.model_copy(update={"model": model}))
