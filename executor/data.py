@@ -1,9 +1,10 @@
 """Checked rows as a ``datasets.Dataset``: as trl's SFTTrainer takes it, or tokenised here for other tasks."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from vramplan.planner.errors import UnsupportedError
+from vramplan.planner.errors import BadDataError, UnsupportedError
 from vramplan.planner.rows import Rows
 from vramplan.planner.tasks import TOKEN_TYPED
 from vramplan.planner.workload import Task, Workload
@@ -71,6 +72,20 @@ def row_lengths(dataset: Any) -> list[int]:
     return [length + len(labels) for length, labels in zip(lengths, dataset["labels"], strict=True)]
 
 
+def take_chat_template(tokenizer: Any, path: str | None) -> None:
+    """Give a tokenizer the template a person named in place of its own.
+
+    Raises:
+        BadDataError: it cannot be read.
+    """
+    if path is None:
+        return
+    try:
+        tokenizer.chat_template = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise BadDataError(f"cannot read the chat template {path}: {error}", remedy="plan again with it") from error
+
+
 def check_chat_template(rows: Rows, tokenizer: Any, model: str) -> None:
     """Conversations need the tokenizer's chat template.
 
@@ -80,7 +95,7 @@ def check_chat_template(rows: Rows, tokenizer: Any, model: str) -> None:
     if rows.kind == "messages" and not tokenizer.chat_template:
         raise UnsupportedError(
             f"{rows.path} holds messages, but the tokenizer of {model} has no chat template to write them with",
-            remedy="use the instruction-tuned model, or rows with `prompt` and `completion`",
+            remedy="plan again with --chat-template FILE, or use the instruction-tuned model",
         )
 
 

@@ -125,6 +125,7 @@ class TrainingRun:
         model = self.plan.model
         self._progress(f"loading {model.repo_id}")
         tokenizer = load.load_tokenizer(model)
+        data.take_chat_template(tokenizer, self.plan.recipe.chat_template)
         data.check_chat_template(rows, tokenizer, model.repo_id)
         task, labels = self.plan.workload.task, self.plan.data.labels if self.plan.data else ()
         loaded = load.load_model(model, self.plan.setup, device_map={"": device}, task=task, labels=labels)
@@ -149,6 +150,9 @@ class TrainingRun:
             )
         if left < len(rows.rows) and not self.plan.setup.packing:
             self._warn(f"{len(rows.rows) - left} rows have nothing to learn within {limit} tokens and are left out")
+        setup, lengths = self.plan.setup, data.row_lengths(trainer.train_dataset)
+        if setup.padding == "none" and setup.micro_batch_size > 1 and not setup.packing and len(set(lengths)) > 1:
+            self._warn("the plan was priced with --padding none, but rows differ in length, so batches hold pad tokens")
 
     def _train(self, trainer: Any) -> None:
         checkpoint = self.attempt.resume_from

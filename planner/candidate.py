@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from vramplan.planner.cluster import Ranks
 from vramplan.planner.device import Device
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.throughput.values import StepTime
@@ -56,6 +57,8 @@ class Candidate(Value):
     not_runnable_because: str | None = None
     warnings: tuple[str, ...] = ()
     provenance: ProgramProvenance
+    ranks: Ranks | None = None
+    """Of a run on several GPUs; the budget is then one rank's."""
     time: StepTime | None = None
     """How long an optimizer step takes; None where the device's rates are not known."""
     time_unknown_because: str | None = None

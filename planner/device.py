@@ -41,6 +41,7 @@ class DeviceProfile(Value):
     flash_attention_2: bool | None = None
     bnb_4bit: bool | None = None
     tdp_watts: int | None = None
+    form_factor: str | None = None
     usd_per_hour: float | None = None
     usd_per_hour_on: str | None = None
     """The date of the price, ISO."""
@@ -77,6 +78,10 @@ class Device(Value):
     architecture: str | None = None
     reserve_bytes: int = 0
     """Kept back for a desktop or another program (``--reserve``)."""
+    form_factor: str | None = None
+    """desktop, laptop, workstation, datacenter or unified-memory, where the product is known."""
+    wsl: bool = False
+    """Reached from inside Windows' Linux subsystem."""
 
     @property
     def route(self) -> Route | None:

@@ -1,72 +1,37 @@
-"""Why a setup stands where it stands, in sentences with their sources.
-
-Which method comes first follows from the data. An adapter stores about 2 bits a trained parameter
-(arXiv:2404.05405) and a token of text carries at most about 1 bit to learn (Schulman et al., LoRA Without Regret,
-2025, thinkingmachines.ai/blog/lora):
-while the data holds fewer tokens than twice the trained parameters, LoRA learns what full fine-tuning learns and
-forgets less of what the model knew (arXiv:2405.09673). Beyond that, full fine-tuning learns more.
-"""
+"""Why a setup stands where it stands, in sentences with their sources."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from vramplan.planner.candidate import Candidate
-from vramplan.planner.units import GIB, format_bytes, format_count
-
-Data = Literal["unknown", "small", "large"]
-BITS_PER_PARAMETER = 2
-DESKTOP_BYTES = 2 * GIB
-"""What a desktop session may take of a card; it takes 1 to 2 GiB."""
-ORDER: dict[Data, tuple[str, ...]] = {
-    "unknown": ("lora", "qlora", "adapter", "full"),
-    "small": ("lora", "qlora", "adapter", "full"),
-    "large": ("full", "lora", "qlora", "adapter"),
-}
-"""Methods, preferred first; any other comes last. QLoRA comes after LoRA: it learns the same and unpacks weights at
-every use; bottleneck adapters after both: they cannot be merged."""
+from vramplan.planner.evidence import Data, evidence_for, optimizer_evidence
+from vramplan.planner.merits import leaves_no_room
+from vramplan.planner.methods import trains_base
+from vramplan.planner.objectives import Objectives
+from vramplan.planner.units import format_bytes, format_count
 
 
-def rank_of(method: str, data: Data) -> int:
-    """Where a method stands, from 0."""
-    order = ORDER[data]
-    return order.index(method) if method in order else len(order)
-
-
-def data_size(max_tokens: int | None, adapter_params: int | None) -> Data:
-    """Whether an adapter can hold what the data teaches.
-
-    Args:
-        max_tokens: rows times the sequence length, an upper bound; None without a training file.
-        adapter_params: trained parameters of the adapter; None where none was priced.
-
-    >>> data_size(898 * 1024, 41_943_040), data_size(10**9, 41_943_040), data_size(None, 41_943_040)
-    ('small', 'large', 'unknown')
-    """
-    if max_tokens is None or adapter_params is None:
-        return "unknown"
-    return "small" if max_tokens <= BITS_PER_PARAMETER * adapter_params else "large"
-
-
-def leaves_no_room(candidate: Candidate) -> bool:
-    """It fits on an empty card of a kind that is not here, but not beside a desktop."""
-    device, headroom = candidate.device, candidate.headroom_bytes
-    if device is None or headroom is None or device.source == "reading":
-        return False
-    return headroom + device.reserve_bytes < DESKTOP_BYTES
-
-
-def reasons_for(candidate: Candidate, data: Data, siblings: Sequence[Candidate]) -> tuple[str, ...]:
-    """Why this candidate, in a few sentences; ``siblings`` are all that were priced."""
-    reasons = [_room(candidate), _method(candidate, data)]
-    reasons += [text for text in (_checkpointing(candidate, siblings), _optimizer(candidate)) if text]
-    return tuple(reasons)
+def reasons_for(
+    candidate: Candidate, data: Data, objectives: Objectives, siblings: Sequence[Candidate]
+) -> tuple[str, ...]:
+    """Why this candidate, in a few sentences; ``siblings`` are others that were priced."""
+    texts = (
+        _room(candidate),
+        _method(candidate, data, objectives),
+        _tasks(candidate, objectives),
+        _checkpointing(candidate, siblings),
+        _optimizer(candidate),
+        _speed(candidate),
+    )
+    return tuple(text for text in texts if text)
 
 
 def _room(candidate: Candidate) -> str:
     budget, headroom = candidate.budget, candidate.headroom_bytes
     if candidate.verdict == "fits" and headroom is not None:
         spare = f"fits with {format_bytes(headroom)} to spare"
-        return f"{spare}, less than a desktop may take (--reserve)" if leaves_no_room(candidate) else spare
+        if leaves_no_room(candidate.device, budget.high_process_bytes):
+            return f"{spare}, less than a desktop may take (--reserve)"
+        return spare
     if candidate.verdict == "tight" and candidate.available_bytes is not None:
         return (
             f"tight: {format_bytes(budget.process_bytes)} expected, up to {format_bytes(budget.high_process_bytes)}"
@@ -75,24 +40,25 @@ def _room(candidate: Candidate) -> str:
     return f"needs up to {format_bytes(budget.high_process_bytes)}; no verdict: {candidate.verdict_reason}"
 
 
-def _method(candidate: Candidate, data: Data) -> str:
-    kind = candidate.setup.method.kind
+def _method(candidate: Candidate, data: Data, objectives: Objectives) -> str:
+    evidence = evidence_for(
+        candidate.setup.method,
+        task=candidate.workload.task,
+        data=data,
+        keep_knowledge=objectives.keep_knowledge,
+    )
     trains = f"{format_count(candidate.trainable_params)} parameters train"
-    if kind == "full":
-        if data == "large":
-            return "full fine-tuning: the data may hold more than an adapter can learn (arXiv:2404.05405)"
-        return "full fine-tuning learns no more than LoRA from little data, and forgets more (arXiv:2405.09673)"
-    if kind == "qlora":
-        return f"{trains} on a 4-bit base: learns what 16-bit LoRA learns (arXiv:2305.14314), a step takes longer"
-    if kind == "adapter":
-        return f"{trains} in bottlenecks: near full fine-tuning (arXiv:1902.00751), but never merged into the model"
-    if kind != "lora":
-        return f"{trains}, by --method {kind} as asked"
-    if data == "large":
-        return f"{trains}: the data may hold more than they can learn (arXiv:2404.05405)"
-    if data == "small":
-        return f"{trains}, enough for this data: learns what full fine-tuning learns (LoRA Without Regret, 2025)"
-    return f"{trains}: on small and middling data LoRA learns what full fine-tuning learns (LoRA Without Regret, 2025)"
+    return f"{trains}: {evidence.claim} ({evidence.source})"
+
+
+def _tasks(candidate: Candidate, objectives: Objectives) -> str | None:
+    if objectives.num_tasks == 1 or trains_base(candidate.setup.method):
+        return None
+    size = format_bytes(4 * candidate.trainable_params)
+    return (
+        f"{objectives.num_tasks} tasks share one base: an adapter of about {size} each, switched without loading the "
+        "base again"
+    )
 
 
 def _checkpointing(candidate: Candidate, siblings: Sequence[Candidate]) -> str | None:
@@ -106,9 +72,19 @@ def _checkpointing(candidate: Candidate, siblings: Sequence[Candidate]) -> str |
 
 
 def _optimizer(candidate: Candidate) -> str | None:
-    if "8bit" in candidate.setup.optimizer:
-        return "8-bit optimizer states, as good as 32-bit ones in arXiv:2110.02861"
-    return None
+    optimizer = candidate.setup.optimizer
+    if optimizer.startswith("adamw_torch"):
+        return None
+    evidence = optimizer_evidence(optimizer)
+    return f"{evidence.claim} ({evidence.source})"
+
+
+def _speed(candidate: Candidate) -> str | None:
+    time = candidate.time
+    if time is None:
+        return None
+    seconds = time.seconds
+    return f"a step takes {seconds.low:.2g} to {seconds.high:.2g} s ({time.tokens_per_second.typical:,.0f} tokens/s)"
 
 
 def differs_only_in_checkpointing(one: Candidate, other: Candidate) -> bool:

@@ -1,37 +1,39 @@
-"""Which setup to take: every method priced with and without what saves memory, ranked, the rejected with a way out.
+"""Which setup to take: every setup of the space compared (``merits``), the best of each method in order, a front of
+those that none beats in memory, time and evidence together, the rejected with a way out.
 
-The order: what fits with room to spare, then what fits, then what is tight; then by method (see ``reasons``); then
-the micro batch as asked, no checkpointing, full-precision optimizer states, and the most headroom. Room to spare is
-asked only of a card that is not here: what a desktop or a neighbour takes of it is not known. What does not fit is
-rejected with the bytes it lacks and the smallest single change that would make it fit.
+The comparison is exact, though few setups are priced: what a setup takes at least (``bounds``) rules most of them out,
+and the rest are looked at best first (``search``). docs/recommend.md explains the order.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from math import log2
+from typing import Any
 
-from vramplan.planner.candidate import Candidate, Recommendation, Rejected
+from vramplan.planner.bounds import Bounds, Least
+from vramplan.planner.candidate import Candidate
 from vramplan.planner.device import Device
-from vramplan.planner.errors import NoProgramError, UnsupportedError
-from vramplan.planner.methods import METHOD_NAMES
+from vramplan.planner.errors import NoProgramError, UnsupportedError, UsageError
+from vramplan.planner.memory.static import count_static
+from vramplan.planner.merits import Known, Merits, speed_of
 from vramplan.planner.model_spec import ModelSpec
-from vramplan.planner.reasons import Data, data_size, leaves_no_room, rank_of, reasons_for
-from vramplan.planner.resolve import Resolved, given_for_method, resolve
-from vramplan.planner.training_setup import TrainingSetup
-from vramplan.planner.units import GIB
+from vramplan.planner.objectives import Objectives, why_ruled_out
+from vramplan.planner.reasons import reasons_for
+from vramplan.planner.recommendation import Alternative, Recommendation, Searched
+from vramplan.planner.resolve import Resolved
+from vramplan.planner.search import Found, Key, Step, best_first, front
+from vramplan.planner.space import MAIN_METHODS, Cell, Space, Subject, space_of
+from vramplan.planner.suggest import Rank, suggest_rank, suggestions
+from vramplan.planner.ways_out import rejected
 from vramplan.planner.workload import RowLengths
 
 Price = Callable[[Resolved], Candidate]
 """A complete setup to its price; raises NoProgramError or UnsupportedError where there is none."""
-SHORTEST_SEQUENCE = 128
-_VARIED = ("gradient_checkpointing", "optimizer", "micro_batch_size")
+METHODS_RANKED = 4
+"""Methods whose best setup is looked for; the others are behind all of these."""
+ALTERNATIVES = 4
+"""Setups of the front that are priced."""
 _UNPRICED = (NoProgramError, UnsupportedError)
-
-
-class Variant(NamedTuple):
-    """One setup that was priced, and the options that made it."""
-
-    given: Mapping[str, Any]
-    candidate: Candidate
 
 
 def recommend(
@@ -42,168 +44,271 @@ def recommend(
     *,
     num_examples: int | None = None,
     rows: RowLengths | None = None,
+    objectives: Objectives | None = None,
+    bounds: Bounds | None = None,
 ) -> Recommendation:
-    """Price and rank every setup worth considering under the options a person gave.
+    """Compare every setup under the options a person gave.
 
     Args:
-        given: options by name, as ``resolve`` takes them; what is given is never varied, but a micro batch above 1
-            is also tried at 1 with the same sequences a step.
+        given: options by name, as ``resolve`` takes them; see ``space`` for what of them is varied.
         num_examples: rows of the training file, where there is one.
         rows: how long its rows are, where that was measured.
+        objectives: what matters; quality first where nothing is said.
+        bounds: without them every setup is priced.
 
     Raises:
         UsageError: the options make no sense.
         NoProgramError, UnsupportedError: not one method could be priced; the first reason.
     """
+    objectives = objectives or Objectives()
+    subject = Subject(model, device, num_examples, rows)
+    rank = _suggested_rank(given, subject, objectives)
+    return _Comparison(subject, given, price, objectives, rank, bounds).answer()
 
-    def priced(options: Mapping[str, Any]) -> Candidate:
-        return price(resolve(options, model, device, num_examples=num_examples, rows=rows))
 
-    variants: list[Variant] = []
-    failures: dict[str, Exception] = {}
-    for options in variant_options(given):
+def _suggested_rank(given: Mapping[str, Any], subject: Subject, objectives: Objectives) -> Rank:
+    options = {
+        name: value for name, value in given.items() if name in ("target", "sequence_length", "task", "num_labels")
+    }
+    params, tokens = None, None
+    try:
+        one = subject.resolve({**options, "method": "lora", "rank": 1})
+        params = count_static(subject.model, one.setup).trainable_params
+        if subject.rows is not None and subject.rows.histogram is not None:
+            tokens = subject.rows.histogram.cut(one.workload.sequence_length).kept_tokens
+        elif subject.num_examples is not None:
+            tokens = subject.num_examples * one.workload.sequence_length
+    except UsageError:  # no LoRA on this model; then nothing asks for a rank
+        pass
+    return suggest_rank(objectives.complexity, tokens, params, given=given.get("rank"))
+
+
+class _Comparison:
+    """One question, with what has been learnt of its cells so far."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        given: Mapping[str, Any],
+        price: Price,
+        objectives: Objectives,
+        rank: Rank,
+        bounds: Bounds | None,
+    ) -> None:
+        self.subject, self.given, self.objectives, self.rank, self.bounds = subject, given, objectives, rank, bounds
+        self.merits = Merits(subject.model, subject.device, objectives, rank=rank.rank, data=rank.data)
+        self.space: Space = space_of(given, subject, rank.rank)
+        self.available = None if subject.device is None else subject.device.available_bytes
+        self.failures: dict[str, Exception] = dict(self.space.failures)
+        self._price = price
+        self._priced: dict[
+            int, tuple[Cell, Candidate]
+        ] = {}  # by identity; the cell is kept so that no other gets its own
+        self._known: dict[int, Known] = {}
+        self._done: set[str] = set()
+        self.ruled_out = self._needs()
+
+    def answer(self) -> Recommendation:
+        """Everything, in order."""
+        cells = [cell for cell in self.space.cells if cell.kind not in self.ruled_out]
+        best = self._best(cells)
+        alternatives = self._front(cells)
+        turned_down = tuple(
+            rejected(self._asked(), [found.item for found in best], cells, self.candidate, self.may_fit, self.subject)
+        )
+        if not best and not turned_down and self.failures:
+            named = (self.given.get("method"), *MAIN_METHODS, *self.failures)
+            raise next(self.failures[kind] for kind in named if kind in self.failures)
+        known = {cell.kind for cell, _ in self._priced.values()}
+        candidates = tuple(self._candidate(found.item) for found in best)
+        seen = [candidate for _, candidate in self._priced.values()]
+        return Recommendation(
+            ranked=candidates,
+            reasons=tuple(
+                reasons_for(self._candidate(found.item), self.rank.data, self.objectives, seen) for found in best
+            ),
+            tiers=tuple(self.merits.tier(found.item) for found in best),
+            options=tuple(dict(found.item.given) for found in best),
+            front=alternatives,
+            rejected=turned_down,
+            ruled_out=tuple(self.ruled_out.values()),
+            unpriced=tuple(f"{kind}: {_words(error)}" for kind, error in self.failures.items() if kind not in known),
+            suggestions=self._suggestions(best),
+            objectives=self.objectives,
+            searched=Searched(
+                setups=len(self.space.cells),
+                ruled_out_by_bound=len(self.space.cells) - len(self._priced),
+                priced=len(self._priced),
+            ),
+        )
+
+    def _needs(self) -> dict[str, str]:
+        asked = self.space.asked.items()
+        needs = (
+            (kind, why_ruled_out(cell.setup.method, self.objectives, cell.workload.sequence_length))
+            for kind, cell in asked
+        )
+        return {kind: why for kind, why in needs if why is not None}
+
+    def _asked(self) -> list[Cell]:
+        """The methods as they were asked for that a person should hear of when they do not fit."""
+        named = (*MAIN_METHODS, self.given.get("method"))
+        return [cell for kind, cell in self.space.asked.items() if kind in named and kind not in self.ruled_out]
+
+    # -------------------------------------------------------------- what is known of a cell
+    def candidate(self, cell: Cell) -> Candidate | None:
+        """Its price, asked for once; None where it has none."""
+        if id(cell) not in self._priced:
+            try:
+                self._priced[id(cell)] = cell, self._price(self.subject.resolve(cell.given))
+            except _UNPRICED as error:
+                self._fail(cell, error)
+                return None
+        return self._candidate(cell)
+
+    def _candidate(self, cell: Cell) -> Candidate:
+        return self._priced[id(cell)][1]
+
+    def may_fit(self, cell: Cell) -> bool:
+        """Whether a cell may fit, as far as bounds can tell."""
+        if self.bounds is None or self.available is None:
+            return True
+        if not self._static_fits(cell):
+            return False
+        least = self._least(cell)
+        return least is not None and least.high_process_bytes <= self.available
+
+    def _least(self, cell: Cell) -> Least | None:
+        assert self.bounds is not None
         try:
-            variants.append(Variant(options, priced(options)))
+            return self.bounds.allocated(cell)
         except _UNPRICED as error:
-            failures.setdefault(options["method"], error)
-    if not variants:
-        raise next(iter(failures.values()))
-    done = {variant.given["method"] for variant in variants}
-    data = _data(variants, num_examples)
-    return Recommendation(
-        **_ranked(variants, data),
-        rejected=tuple(_rejected(variants, priced)),
-        unpriced=tuple(f"{method}: {error.args[0]}" for method, error in failures.items() if method not in done),
-    )
-
-
-def variant_options(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The options of every setup worth pricing: per method, micro batch, optimizer and checkpointing."""
-    if given.get("quant") is not None and given.get("method") in (None, "lora"):
-        given = {**given, "method": "qlora"}
-    methods = METHOD_NAMES if given.get("method") is None else (given["method"],)
-    for method in methods:
-        base = given_for_method(given, method) if given.get("method") is None else dict(given)
-        for batch in _micro_batches(base):
-            for optimizer in _optimizers(base, method):
-                for checkpointing in _checkpointing(base):
-                    yield base | batch | optimizer | checkpointing
-
-
-def _micro_batches(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    yield {}
-    asked = given.get("micro_batch") or 1
-    if asked > 1:
-        accumulation = given.get("gradient_accumulation_steps")
-        same_step = {} if accumulation is None else {"gradient_accumulation_steps": accumulation * asked}
-        yield {"micro_batch": 1, **same_step}
-
-
-def _optimizers(given: Mapping[str, Any], method: str) -> Iterator[dict[str, Any]]:
-    yield {}
-    if method == "full" and given.get("optimizer") is None:
-        yield {"optimizer": "adamw_8bit"}
-
-
-def _checkpointing(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    if given.get("gradient_checkpointing") is not None:
-        yield {}
-        return
-    yield {"gradient_checkpointing": False}
-    yield {"gradient_checkpointing": True}
-
-
-def _data(variants: Sequence[Variant], num_examples: int | None) -> Data:
-    adapters = [variant.candidate for variant in variants if variant.candidate.setup.method.kind != "full"]
-    if num_examples is None or not adapters:
-        return "unknown"
-    first = adapters[0]
-    return data_size(num_examples * first.workload.sequence_length, first.trainable_params)
-
-
-def _ranked(variants: Sequence[Variant], data: Data) -> dict[str, Any]:
-    largest_batch = max(variant.candidate.setup.micro_batch_size for variant in variants)
-
-    def place(candidate: Candidate) -> tuple[Any, ...]:
-        setup = candidate.setup
-        return (
-            candidate.verdict == "tight",
-            leaves_no_room(candidate),
-            rank_of(setup.method.kind, data),
-            setup.micro_batch_size != largest_batch,
-            setup.gradient_checkpointing,
-            "8bit" in setup.optimizer,
-            candidate.budget.high_process_bytes,
-        )
-
-    everything = [variant.candidate for variant in variants]
-    ranked = sorted((candidate for candidate in everything if candidate.verdict != "no"), key=place)
-    reasons = tuple(reasons_for(candidate, data, everything) for candidate in ranked)
-    return {"ranked": tuple(ranked), "reasons": reasons}
-
-
-def _rejected(variants: Sequence[Variant], price: Callable[[Mapping[str, Any]], Candidate]) -> Iterator[Rejected]:
-    refused = [variant for variant in variants if variant.candidate.verdict == "no"]
-    searched: set[str] = set()
-    for variant in sorted(refused, key=_lacks):
-        method = variant.given["method"]
-        would_fit = _one_change(variant, variants)
-        if would_fit is None and method not in searched:
-            searched.add(method)
-            would_fit = _shorter(variant, price)
-        if would_fit is None:
-            others = (other for other in ("lora", "qlora") if other != method and _fitting(variants, other))
-            would_fit = next((f"--method {other}" for other in others), None)
-        yield Rejected(
-            candidate=variant.candidate,
-            lacks_bytes=_lacks(variant),
-            would_fit=would_fit or _larger_card(variant.candidate),
-        )
-
-
-def _lacks(variant: Variant) -> int:
-    headroom = variant.candidate.headroom_bytes
-    return 0 if headroom is None else -headroom
-
-
-def _fitting(variants: Sequence[Variant], method: str) -> list[Variant]:
-    return [v for v in variants if v.given["method"] == method and v.candidate.verdict == "fits"]
-
-
-def _one_change(variant: Variant, variants: Sequence[Variant]) -> str | None:
-    """The flag of another variant of the same method that fits and differs in one choice only."""
-    mine = variant.candidate.setup
-    for name in _VARIED:
-        for other in _fitting(variants, variant.given["method"]):
-            theirs = other.candidate.setup
-            changed = {field for field in _VARIED if getattr(mine, field) != getattr(theirs, field)}
-            flag = change_flag(name, theirs)
-            if changed == {name} and flag is not None:
-                return flag
-    return None
-
-
-def change_flag(name: str, setup: TrainingSetup) -> str | None:
-    """The flag that gives a setup's value of one of the varied choices; None where it saves nothing."""
-    if name == "gradient_checkpointing":
-        return "--gradient-checkpointing" if setup.gradient_checkpointing else None
-    return f"--optimizer {setup.optimizer}" if name == "optimizer" else f"--micro-batch {setup.micro_batch_size}"
-
-
-def _shorter(variant: Variant, price: Callable[[Mapping[str, Any]], Candidate]) -> str | None:
-    """The longest halving of the sequence length at which it fits."""
-    length = variant.candidate.workload.sequence_length // 2
-    while length >= SHORTEST_SEQUENCE:
-        try:
-            candidate = price({**variant.given, "sequence_length": length})
-        except _UNPRICED:
+            self._fail(cell, error)
             return None
-        if candidate.verdict == "fits":
-            return f"--sequence-length {length}"
-        length //= 2
-    return None
+
+    def _fail(self, cell: Cell, error: Exception) -> None:
+        if not cell.changes:
+            self.failures.setdefault(cell.kind, error)
+
+    def _key(self, cell: Cell, known: Known) -> Key:
+        self._known[id(cell)] = known
+        return self.merits.key(cell, known)
+
+    # -------------------------------------------------------------- the steps of the search
+    def _steps(self) -> list[Step[Cell]]:
+        if self.bounds is None:
+            return [lambda cell: self.merits.key(cell, Known()), self._by_price]
+        return [self._by_static, self._by_allocated, self._by_time, self._by_price]
+
+    def _by_static(self, cell: Cell) -> Key | None:
+        assert self.bounds is not None
+        try:
+            return self._bounded(cell, self.bounds.static(cell))
+        except UsageError as error:
+            self._fail(cell, error)
+            return None
+
+    def _by_allocated(self, cell: Cell) -> Key | None:
+        if self._is_settled(cell):
+            return None
+        least = self._least(cell)
+        return None if least is None else self._bounded(cell, least)
+
+    def _bounded(self, cell: Cell, least: Least) -> Key | None:
+        if self.available is not None and least.process_bytes > self.available:
+            return None
+        tight = self.available is not None and least.high_process_bytes > self.available
+        return self._key(cell, Known(least.high_process_bytes, tight))
+
+    def _by_time(self, cell: Cell) -> Key | None:
+        assert self.bounds is not None
+        if self._is_settled(cell):
+            return None
+        return self._key(cell, replace(self._known[id(cell)], speed=speed_of(self.bounds.time(cell))))
+
+    def _by_price(self, cell: Cell) -> Key | None:
+        candidate = None if self._is_settled(cell) else self.candidate(cell)
+        if candidate is None or candidate.verdict == "no":
+            return None
+        known = Known(candidate.budget.high_process_bytes, candidate.verdict == "tight", speed_of(candidate.time))
+        return self._key(cell, known)
+
+    def _is_settled(self, cell: Cell) -> bool:
+        """Its method's best was found, or something that is known to learn was and this is not."""
+        return cell.kind in self._done or (
+            self.merits.is_weak(cell) and bool(self._done) and self.given.get("method") is None
+        )
+
+    # -------------------------------------------------------------- the answers
+    def _best(self, cells: Sequence[Cell]) -> list[Found[Cell]]:
+        """The best cell of each method, best first."""
+        found: list[Found[Cell]] = []
+        for each in best_first(cells, self._steps()):
+            if each.item.kind not in self._done:
+                found.append(each)
+                self._done.add(each.item.kind)
+            if len(found) == METHODS_RANKED:
+                break
+        return found
+
+    def _front(self, cells: Sequence[Cell]) -> tuple[Alternative, ...]:
+        """The cells without doubts that fit and are on the front, from the least memory to the most."""
+        if self.bounds is None or self.available is None:
+            return ()
+        left = list(self._contenders(cells))
+        while True:
+            members = _spread(front(left, lambda each: each[0]))
+            unfit = [each for each in members if not self._fits(each[1])]
+            if not unfit:
+                break
+            left = [each for each in left if each not in unfit]
+        alternatives = [
+            Alternative(candidate=self._candidate(cell), options=dict(cell.given), evidence_tier=self.merits.tier(cell))
+            for _, cell in members
+        ]
+        return tuple(sorted(alternatives, key=lambda each: each.candidate.budget.high_process_bytes))
+
+    def _contenders(self, cells: Sequence[Cell]) -> Iterator[tuple[Key, Cell]]:
+        for cell in cells:
+            if self.merits.doubts(cell) or self.merits.is_weak(cell) or not self.may_fit(cell):
+                continue
+            assert self.bounds is not None
+            least, time = self.bounds.allocated(cell), self.bounds.time(cell)
+            tier = self.merits.tier(cell)
+            yield (_same_memory(least.high_process_bytes), speed_of(time), tier, len(cell.changes)), cell
+
+    def _static_fits(self, cell: Cell) -> bool:
+        assert self.bounds is not None
+        assert self.available is not None
+        try:
+            return self.bounds.static(cell).high_process_bytes <= self.available
+        except UsageError:
+            return False
+
+    def _fits(self, cell: Cell) -> bool:
+        candidate = self.candidate(cell)
+        return candidate is not None and candidate.verdict == "fits"
+
+    def _suggestions(self, best: Sequence[Found[Cell]]) -> Any:
+        if not best:
+            return ()
+        resolved = self.subject.resolve(best[0].item.given)
+        return suggestions(resolved, self.rank, task=resolved.workload.task, num_examples=self.subject.num_examples)
 
 
-def _larger_card(candidate: Candidate) -> str:
-    needed = -(-candidate.budget.high_process_bytes // GIB)
-    return f"a device with {needed} GiB free"
+def _same_memory(size_bytes: int) -> int:
+    """The same figure for sizes within 5 % of each other."""
+    return round(log2(size_bytes) / log2(1.05))
+
+
+def _spread(members: list[tuple[Key, Cell]]) -> list[tuple[Key, Cell]]:
+    """At most so many, evenly over the memory they take, the ends among them."""
+    ordered = sorted(members, key=lambda each: each[0])
+    if len(ordered) <= ALTERNATIVES:
+        return ordered
+    last = len(ordered) - 1
+    return [ordered[round(place * last / (ALTERNATIVES - 1))] for place in range(ALTERNATIVES)]
+
+
+def _words(error: Exception) -> str:
+    return str(error.args[0])

@@ -24,6 +24,7 @@ from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.picker import Picker
 from vramplan.planner.precision import resolve_precision
 from vramplan.planner.setup_check import check_setup
+from vramplan.planner.sharding_choice import choose_sharding
 from vramplan.planner.stored_quantised import check_quantization
 from vramplan.planner.tasks import DEFAULT_NUM_LABELS, DEFAULT_TARGET_LENGTH, NO_CHECKPOINTING, check_task, default_task
 from vramplan.planner.training_setup import TrainingRecipe, TrainingSetup
@@ -127,7 +128,9 @@ def _resolve(
     task = pick.take("task", default_task(model), derived=f"what a {model.architecture} is trained for")
     check_task(model, task)
     sequence_length = _sequence_length(pick, model, rows, virtual_tokens(method))
-    micro_batch, accumulation = _step(pick, sequence_length)
+    ranks = choose_sharding(pick, method)
+    world = ranks.get("gpus", 1) * ranks.get("nodes", 1)
+    micro_batch, accumulation = _step(pick, sequence_length, world)
     loop = pick.take("loop", "executor")
     epochs = pick.take("num_train_epochs", 1.0)
     workload = Workload(
@@ -135,7 +138,7 @@ def _resolve(
         num_labels=_num_labels(pick, task),
         target_length=_target_length(pick, model, task, rows),
         sequence_length=sequence_length,
-        sequences_per_step=micro_batch * accumulation,
+        sequences_per_step=micro_batch * accumulation * world,
         valid_label_fraction=_valid_labels(pick, sequence_length, rows),
         num_examples=num_examples,
         num_train_epochs=epochs,
@@ -155,6 +158,7 @@ def _resolve(
         packing=pick.take("packing", False),
         kbit_preparation=pick.take("kbit_preparation", False),
         alloc_conf=_alloc_conf(pick, loop, device),
+        **ranks,
     )
     recipe = _recipe(pick, model, method, epochs)
     check_setup(setup, recipe)
@@ -191,9 +195,13 @@ def _sequence_length(pick: Picker, model: ModelSpec, rows: RowLengths | None, nu
             f"--sequence-length {asked} is beyond the {limit} tokens {model.repo_id} is made for",
             remedy=f"use --sequence-length {limit} or less",
         )
+    if rows is not None and not pick.given("packing"):
+        reach = rows.longest_row if limit is None else min(rows.longest_row, limit)
+        if asked is None or reach < asked:
+            guessed = ", guessed from its bytes" if rows.estimated_because else ""
+            cut = f", cut at the model's limit: it has {rows.longest_row}" if reach < rows.longest_row else ""
+            return int(pick.settle("sequence_length", reach, f"the longest row of the data{guessed}{cut}"))
     wanted = asked or DEFAULT_SEQUENCE_LENGTH
-    if rows is not None and rows.longest_row < min(wanted, limit or wanted) and not pick.given("packing"):
-        return int(pick.settle("sequence_length", rows.longest_row, "the longest row of the data"))
     if limit is not None and limit < wanted:
         return int(pick.take("sequence_length", limit, derived="the model's limit"))
     return int(pick.take("sequence_length", wanted))
@@ -249,25 +257,29 @@ def _check_only(pick: Picker, option: str, task: Task) -> None:
         raise UsageError(f"{flag_of(option)} belongs to --task {task}", remedy=f"leave {flag_of(option)} out")
 
 
-def _step(pick: Picker, sequence_length: int) -> tuple[int, int]:
-    """Micro batch and accumulation, so that a step holds the sequences (or tokens) asked for."""
+def _step(pick: Picker, sequence_length: int, world: int) -> tuple[int, int]:
+    """Micro batch and accumulation of each rank, so that a step of all holds the sequences (or tokens) asked for."""
     micro_batch = int(pick.take("micro_batch", 1))
     accumulation = pick.given("gradient_accumulation_steps")
+    ranks = f" x {world} GPUs" if world > 1 else ""
     if accumulation is not None:
         pick.take("gradient_accumulation_steps", accumulation)
-        pick.settle("sequences_per_step", micro_batch * accumulation, f"{micro_batch} x {accumulation}")
+        pick.settle(
+            "sequences_per_step", micro_batch * accumulation * world, f"{micro_batch} x {accumulation}{ranks}"
+        )
         return micro_batch, int(accumulation)
     tokens = pick.given("tokens_per_step")
     wanted = DEFAULT_SEQUENCES_PER_STEP
     if tokens is not None:
         wanted = max(1, (pick.take("tokens_per_step", tokens) + sequence_length // 2) // sequence_length)
-    accumulation = -(-wanted // micro_batch)
-    because = f"{wanted} sequences a step / micro batch {micro_batch}"
+    accumulation = -(-wanted // (micro_batch * world))
+    because = f"{wanted} sequences a step / micro batch {micro_batch}{ranks}"
     pick.settle("gradient_accumulation_steps", accumulation, because)
-    if tokens is None and micro_batch * accumulation == wanted:
+    held = micro_batch * accumulation * world
+    if tokens is None and held == wanted:
         pick.take("sequences_per_step", wanted)
     else:
-        pick.settle("sequences_per_step", micro_batch * accumulation, f"{micro_batch} x {accumulation}")
+        pick.settle("sequences_per_step", held, f"{micro_batch} x {accumulation}{ranks}")
     return micro_batch, accumulation
 
 
@@ -311,6 +323,7 @@ def _recipe(pick: Picker, model: ModelSpec, method: Method, epochs: float) -> Tr
         eval_data=pick.take("eval_data", None),
         eval_fraction=pick.take("eval_fraction", 0.0),
         columns=pick.take("columns", {}),
+        chat_template=pick.take("chat_template", None),
         skip_bad_rows=pick.take("skip_bad_rows", False),
         completion_only=pick.take("completion_only", True),
     )

@@ -44,8 +44,16 @@ class TrainingSetup(Value):
     kbit_preparation: bool = False
     alloc_conf: str = "expandable_segments:True"
     """PYTORCH_ALLOC_CONF of the run."""
+    gpus: int = Field(default=1, ge=1, le=4096)
+    """Of each node; one rank each."""
+    nodes: int = Field(default=1, ge=1, le=65536)
     sharding: Sharding = "none"
     offload: Offload = "none"
+
+    @property
+    def world_size(self) -> int:
+        """Ranks altogether."""
+        return self.gpus * self.nodes
 
 
 class TrainingRecipe(Value):
@@ -72,6 +80,8 @@ class TrainingRecipe(Value):
     """Share of the rows that is held out where there is no file for it."""
     columns: dict[str, str] = Field(default_factory=dict)
     """What a column is called in the files, where a person said so."""
+    chat_template: str | None = None
+    """Path of a jinja template that writes conversations, in place of the tokenizer's own."""
     skip_bad_rows: bool = False
     """Leave rows out that cannot be used, and list them; else the run is refused."""
     completion_only: bool = True

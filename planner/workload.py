@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from vramplan.planner.lengths import Histogram
 from vramplan.planner.values import Value
 
 Task = Literal["causal-lm", "classification", "seq2seq"]
@@ -38,3 +39,10 @@ class RowLengths(Value):
     """Tokens of the longest seq2seq target; None where rows have none."""
     quantiles: tuple[int, ...] = ()
     """Row lengths at even shares of the rows, shortest to longest."""
+    histogram: Histogram | None = None
+    estimated_because: str | None = None
+    """Why these are upper ends guessed from characters; None: counted by the tokenizer."""
+    shortest_guess: int | None = None
+    """Then: the lower end of the longest row's length."""
+    example: tuple[str, str] | None = None
+    """The first row as it is trained: what carries no loss, and what does."""

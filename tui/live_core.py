@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vramplan.executor.events import Event
-from vramplan.planner.candidate import Recommendation
+from vramplan.planner.recommendation import Recommendation
 from vramplan.planner.device import Device, DeviceProfile
 from vramplan.planner.errors import UsageError
 from vramplan.planner.largest import Largest

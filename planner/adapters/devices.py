@@ -153,6 +153,7 @@ def _of_product(text: str) -> tuple[Device, str]:
         flash_attention_2=profile.flash_attention_2,
         bnb_4bit=profile.bnb_4bit,
         architecture=profile.architecture,
+        form_factor=profile.form_factor,
     )
     return device, f"{matched}; total memory: {profile.total_basis}"
 

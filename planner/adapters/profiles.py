@@ -104,6 +104,7 @@ def describe(device: Device) -> tuple[Device, DeviceProfile | None]:
         "bf16_native": profile.bf16_native,
         "flash_attention_2": profile.flash_attention_2,
         "bnb_4bit": profile.bnb_4bit,
+        "form_factor": profile.form_factor,
     }
     return device.model_copy(update=facts), profile
 
@@ -169,6 +170,7 @@ def _profile(row: ProfileRow) -> DeviceProfile:
         flash_attention_2=row.flash_attention_2,
         bnb_4bit=row.bnb_4bit,
         tdp_watts=row.tdp_watts,
+        form_factor=row.form_factor,
         usd_per_hour=None if row.price is None else row.price.usd_per_hour,
         usd_per_hour_on=None if row.price is None else row.price.on,
         sources=tuple(_source_lines(row)),

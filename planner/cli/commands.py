@@ -2,30 +2,27 @@
 
 import argparse
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
-from vramplan.planner.candidate import Candidate
 from vramplan.planner.cli.options import PLACE, SETUP
 
+DEFAULTS = {"rank": 16, "alpha": 32}
+"""What a search may give though it is what the command would take anyway."""
 
-def plan_command(args: argparse.Namespace, candidate: Candidate) -> str:
-    """The ``vramplan plan`` line that freezes a candidate found under these arguments."""
-    setup = candidate.setup
-    given = {option.name: vars(args).get(option.name) for option in (*PLACE, *SETUP)}
-    chosen: dict[str, Any] = given | {"method": setup.method.kind}
-    if not setup.gradient_checkpointing or given["gradient_checkpointing"] is not None:
-        chosen["gradient_checkpointing"] = setup.gradient_checkpointing
-    if given["optimizer"] is not None or "8bit" in setup.optimizer:
-        chosen["optimizer"] = setup.optimizer
-    if given["micro_batch"] is not None:
-        chosen["micro_batch"] = setup.micro_batch_size
-    if given["gradient_accumulation_steps"] is not None:
-        chosen["gradient_accumulation_steps"] = setup.gradient_accumulation_steps
-    if setup.method.kind == "full":
-        chosen |= dict.fromkeys(("rank", "alpha", "target", "lora_dropout", "use_rslora", "use_dora", "adapter_dtype"))
+
+def plan_command(args: argparse.Namespace, options: Mapping[str, Any]) -> str:
+    """The ``vramplan plan`` line that freezes a setup found under these arguments.
+
+    Args:
+        options: what makes the setup, as ``planner.resolve.resolve`` takes it.
+    """
+    place = {option.name: vars(args).get(option.name) for option in PLACE}
+    setup = {option.name: options.get(option.name) for option in SETUP}
+    left_out = {name for name, value in DEFAULTS.items() if vars(args).get(name) is None and setup[name] == value}
     words = ["vramplan", "plan", args.model]
-    for name, value in chosen.items():
-        words += option_words(name, value)
+    for name, value in (place | setup).items():
+        words += [] if name in left_out else option_words(name, value)
     return shlex.join(words)
 
 

@@ -26,6 +26,20 @@ _METHODS = (
 )
 
 
+def least_size(text: str) -> int:
+    """One size, or one for each of several GPUs: the least decides.
+
+    >>> least_size("24GiB,22GiB") == size("22GiB")
+    True
+    """
+    return min(size(part) for part in text.split(","))
+
+
+def sharding_kind(text: str) -> str:
+    """A kind of sharding; ``fsdp2`` is what FSDP's second version is also called."""
+    return str(one_of(*get_args(Sharding))("fsdp" if text == "fsdp2" else text))
+
+
 class Option(NamedTuple):
     """One option. ``read`` None is a switch with its ``--no-`` form; ``common`` is shown by ``--help``."""
 
@@ -39,8 +53,10 @@ class Option(NamedTuple):
 
 PLACE: tuple[Option, ...] = (
     Option("device", str, "a GPU by name, cpu, or auto: what is here", "NAME", common=True),
-    Option("memory", size, "a bare size standing in for a device, such as 12GiB", "SIZE", common=True),
+    Option("memory", least_size, "a bare size standing in for a device, such as 12GiB", "SIZE", common=True),
     Option("reserve", size, "memory kept back, for a desktop for example", "SIZE"),
+    Option("host_memory", size, "host memory of each node, such as 512GiB", "SIZE"),
+    Option("interconnect", str, "what joins GPUs and nodes: pcie4, nvlink4, nvlink4,infiniband-ndr ...", "NAMES"),
     Option("revision", str, "branch, tag or commit of the model on the Hub", "R"),
 )
 """What the setup is for; looked up before anything is resolved."""
@@ -56,6 +72,7 @@ SETUP: tuple[Option, ...] = (
     Option("data", str, "training data: JSON lines, JSON, CSV or Parquet, a file or a folder", "FILE", common=True),
     Option("columns", pairs, "what columns are called in the data: text=review,label=stars", "NAMES"),
     Option("skip_bad_rows", None, "leave rows out that cannot be used, and list them"),
+    Option("chat_template", str, "jinja file that writes conversations", "FILE", ("--chat_template_path",)),
     Option(
         "sequence_length",
         whole_number,
@@ -144,7 +161,7 @@ SETUP: tuple[Option, ...] = (
     Option("lower_learning_rate", number, "for layerwise: their learning rate", "X"),
     Option("gpus", whole_number, "GPUs a node", "N"),
     Option("nodes", whole_number, "nodes", "N"),
-    Option("sharding", one_of(*get_args(Sharding)), "what is split between GPUs", "KIND"),
+    Option("sharding", sharding_kind, "what is split between GPUs: ddp, fsdp, zero1, zero2 or zero3", "KIND"),
     Option("offload", one_of(*get_args(Offload)), "what is kept in host memory", "KIND"),
     Option("num_train_epochs", number, "passes over the data", "N", ("--num_train_epochs", "--epochs")),
 )

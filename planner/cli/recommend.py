@@ -1,33 +1,40 @@
-"""``vramplan recommend``: setups ranked with their reasons, and what does not fit with what would change that."""
+"""``vramplan recommend``: the best setup with its reasons, what none beats, and what would make the rest fit."""
 
 import argparse
-from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
-from vramplan.planner.candidate import Candidate, Recommendation, Rejected, ResolvedOption
 from vramplan.planner.cli import subject as subjects
-from vramplan.planner.cli.commands import plan_command
 from vramplan.planner.cli.estimate import verdict_code
 from vramplan.planner.cli.estimate_json import estimate_object
-from vramplan.planner.cli.ledger import method_words, options_text, shared_options, subject_lines
 from vramplan.planner.cli.options import add_options, given_options
-from vramplan.planner.cli.render import paragraph, show, show_json, table, terminal_width
-from vramplan.planner.cli.subject import Subject
-from vramplan.planner.errors import ExitCode, UnsupportedError
-from vramplan.planner.recommend import recommend, variant_options
-from vramplan.planner.units import format_bytes
-
-ALTERNATIVES_SHOWN = 6
-HEAD = ["", "method", "checkpointing", "optimizer", "batch", "process", "up to", "headroom", "verdict"]
-ALIGN = "><<<>>>><"
+from vramplan.planner.cli.parsing import number, one_of, whole_number
+from vramplan.planner.cli.recommend_text import recommendation_text
+from vramplan.planner.cli.render import show, show_json, terminal_width
+from vramplan.planner.errors import ExitCode, UsageError
+from vramplan.planner.objectives import PRIORITIES, Complexity, Objectives
+from vramplan.planner.recommend import recommend
+from vramplan.planner.recommendation import Recommendation
 
 
 def add_parser(subparsers: Any) -> None:
     """Register ``recommend``."""
     parser = subparsers.add_parser(
-        "recommend", description="Rank full fine-tuning, LoRA and QLoRA with and without what saves memory."
+        "recommend", description="Find the best setup for a model, a device and data, and say why."
     )
     add_options(parser)
+    parser.add_argument(
+        "--prefer", type=_priorities, metavar="WHAT", help=f"{', '.join(PRIORITIES)}; several by commas"
+    )
+    parser.add_argument(
+        "--complexity", type=one_of(*get_args(Complexity)), metavar="HOW", help="of the task: simple, moderate, complex"
+    )
+    parser.add_argument("--num-tasks", type=whole_number, metavar="N", help="tasks served from one base model")
+    rare = parser.rare
+    rare.add_argument("--keep-knowledge", action="store_true", help="what the model knew must not be lost")
+    rare.add_argument("--must-merge", action="store_true", help="the result must be one model")
+    rare.add_argument(
+        "--latency-budget", type=number, metavar="SHARE", help="a forward pass may be slower by, e.g. 0.05"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -35,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> ExitCode:
     """Print the recommendation; the exit code is the best verdict."""
     given = given_options(args)
+    objectives = _objectives(args)
     subject = subjects.look_up(args)
     recommendation = recommend(
         subject.model,
@@ -43,6 +51,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         lambda resolved: subjects.price(subject, resolved, with_tensors=False),
         num_examples=subject.num_examples,
         rows=subject.rows,
+        objectives=objectives,
+        bounds=subjects.bounds_of(subject, given),
     )
     if args.json:
         show_json(recommendation_object(recommendation))
@@ -54,90 +64,39 @@ def run(args: argparse.Namespace) -> ExitCode:
 
 def recommendation_object(recommendation: Recommendation) -> dict[str, Any]:
     """The recommendation as JSON values: estimate objects, each with its reasons or what it lacks."""
+    ranked = zip(
+        recommendation.ranked, recommendation.reasons, recommendation.tiers, recommendation.options, strict=True
+    )
+    plain = recommendation.model_dump(
+        mode="json", include={"ruled_out", "unpriced", "suggestions", "objectives", "searched"}
+    )
     return {
         "ranked": [
-            estimate_object(candidate) | {"reasons": list(reasons)}
-            for candidate, reasons in zip(recommendation.ranked, recommendation.reasons, strict=True)
+            estimate_object(candidate) | {"reasons": list(reasons), "evidence_tier": tier, "made_by": options}
+            for candidate, reasons, tier, options in ranked
+        ],
+        "front": [
+            estimate_object(each.candidate) | {"evidence_tier": each.evidence_tier, "made_by": each.options}
+            for each in recommendation.front
         ],
         "rejected": [
             estimate_object(rejected.candidate) | {"lacks_bytes": rejected.lacks_bytes, "would_fit": rejected.would_fit}
             for rejected in recommendation.rejected
         ],
-        "unpriced": list(recommendation.unpriced),
-    }
+    } | plain
 
 
-def recommendation_text(
-    recommendation: Recommendation, subject: Subject, args: argparse.Namespace, *, width: int
-) -> str:
-    """The recommendation for a terminal."""
-    blocks = [
-        *subject_lines(subject.model, subject.device, subject.device_note, width=width),
-        options_text(_options(given_options(args), subject), width=width),
-        "",
-    ]
-    if recommendation.ranked:
-        blocks += [_ranked(recommendation, width), "", _why(recommendation, width)]
-    else:
-        blocks.append("nothing fits")
-    if recommendation.rejected:
-        blocks += ["", _rejected(recommendation.rejected, width)]
-    blocks += [paragraph(f"not priced here: {reason}", width=width) for reason in recommendation.unpriced]
-    if recommendation.ranked:
-        blocks += [
-            "",
-            paragraph(f"freeze it: {plan_command(args, recommendation.ranked[0])}", width=width, indent="  "),
-        ]
-    return "\n".join(blocks)
+def _objectives(args: argparse.Namespace) -> Objectives:
+    named = ("prefer", "complexity", "num_tasks", "latency_budget")
+    given = {name: vars(args)[name] for name in named if vars(args)[name] is not None}
+    for name, least in (("num_tasks", 1), ("latency_budget", 0)):
+        if given.get(name, least) < least:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} {given[name]} is not possible", remedy=f"{flag} is at least {least}")
+    return Objectives(**given, keep_knowledge=args.keep_knowledge, must_merge=args.must_merge)
 
 
-def _options(given: dict[str, Any], subject: Subject) -> list[ResolvedOption]:
-    """The options that all the setups share; what was varied is in the table."""
-    rows = []
-    for wishes in variant_options(given):
-        with suppress(UnsupportedError):
-            rows.append(subjects.complete(subject, wishes).options)
-    return shared_options(rows)
-
-
-def _ranked(recommendation: Recommendation, width: int) -> str:
-    rows = [HEAD]
-    shown = recommendation.ranked[:ALTERNATIVES_SHOWN]
-    rows += [_row(str(place), candidate) for place, candidate in enumerate(shown, start=1)]
-    text = table(rows, ALIGN, width=width)
-    hidden = len(recommendation.ranked) - len(shown)
-    return f"{text}\n  and {hidden} more (--json)" if hidden else text
-
-
-def _row(place: str, candidate: Candidate) -> list[str]:
-    setup, budget = candidate.setup, candidate.budget
-    return [
-        place,
-        method_words(setup.method),
-        "on" if setup.gradient_checkpointing else "off",
-        setup.optimizer,
-        f"{setup.micro_batch_size} x {setup.gradient_accumulation_steps}",
-        format_bytes(budget.process_bytes),
-        format_bytes(budget.high_process_bytes),
-        "" if candidate.headroom_bytes is None else format_bytes(candidate.headroom_bytes),
-        candidate.verdict or "none",
-    ]
-
-
-def _why(recommendation: Recommendation, width: int) -> str:
-    lines = ["why the first:"]
-    lines += [paragraph(reason, width=width, first="  - ") for reason in recommendation.reasons[0]]
-    return "\n".join(lines)
-
-
-def _rejected(rejected: tuple[Rejected, ...], width: int) -> str:
-    """The nearest miss of each method and optimizer; the rest only count."""
-    nearest: dict[tuple[str, str], Rejected] = {}
-    for one in sorted(rejected, key=lambda one: one.lacks_bytes):
-        setup = one.candidate.setup
-        nearest.setdefault((method_words(setup.method), setup.optimizer), one)
-    rows = [["does not fit", "checkpointing", "optimizer", "lacks", "would fit with"]]
-    for (method, optimizer), one in nearest.items():
-        checkpointing = "on" if one.candidate.setup.gradient_checkpointing else "off"
-        rows.append([method, checkpointing, optimizer, format_bytes(one.lacks_bytes), one.would_fit or "nothing known"])
-    return table(rows, "<<<><", width=width)
+def _priorities(text: str) -> tuple[str, ...]:
+    """A type for priorities with commas between them."""
+    read = one_of(*PRIORITIES)
+    return tuple(dict.fromkeys(read(part.strip()) for part in text.split(",")))

@@ -3,18 +3,22 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vramplan.planner.adapters.datasets import DataFile, read_data_file
 from vramplan.planner.adapters.lengths import measure_rows
 from vramplan.planner.candidate import Candidate
+from vramplan.planner.cluster import Cluster
 from vramplan.planner.device import Device
-from vramplan.planner.errors import UsageError
+from vramplan.planner.errors import BadDataError, UsageError
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.resolve import Resolved, resolve
 from vramplan.planner.tasks import default_task
 from vramplan.planner.workload import RowLengths, Task
+
+if TYPE_CHECKING:
+    from vramplan.planner.bounds import Bounds
 
 
 class Subject(NamedTuple):
@@ -29,6 +33,8 @@ class Subject(NamedTuple):
     data: DataFile | None
     rows: RowLengths | None = None
     """How long the rows of the training file are; None where that was not measured."""
+    cluster: Cluster | None = None
+    """What joins several GPUs, and their hosts' memory."""
 
     @property
     def num_examples(self) -> int | None:
@@ -61,7 +67,13 @@ def look_up(args: argparse.Namespace) -> Subject:
     classes = len(data.planned.labels) if data else 0
     model = model_for_task(model, task, classes or args.num_labels)
     named = args.memory is not None or args.device not in (None, "auto")
-    return subject_of(model, device, data=data, device_note=note, device_named=named)
+    subject = subject_of(model, device, data=data, device_note=note, device_named=named)
+    interconnect, host_memory = vars(args).get("interconnect"), vars(args).get("host_memory")
+    if interconnect is None and host_memory is None:
+        return subject
+    from vramplan.planner.adapters.clusters import make_cluster
+
+    return subject._replace(cluster=make_cluster(interconnect, host_memory))
 
 
 def read_training_data(args: argparse.Namespace, task: Task) -> DataFile:
@@ -85,6 +97,7 @@ def subject_of(
     device: Device | None,
     *,
     data: str | DataFile | None = None,
+    chat_template: str | None = None,
     device_note: str = "",
     device_named: bool = True,
 ) -> Subject:
@@ -92,16 +105,32 @@ def subject_of(
 
     Args:
         data: the file, or the path of one whose rows are of the task the model's class is for.
+        chat_template: path of a template in place of the tokenizer's own.
 
     Raises:
         BadDataError: the file cannot be read, or a row of it is unusable.
     """
     data_file = read_data_file(Path(data), default_task(model)) if isinstance(data, str) else data
     rows = None
-    if data_file is not None and model.provenance.source == "folder":
-        # Only a folder has the tokenizer here; a model of the catalogue or the Hub brings it when it is run.
-        rows = measure_rows(data_file.rows, Path(model.provenance.location))
+    if data_file is not None:
+        from vramplan.planner.adapters.tokenizer_files import find_tokenizer
+
+        template = read_template(chat_template) if chat_template else None
+        files = find_tokenizer(model)
+        rows = measure_rows(data_file.rows, files, sha256=data_file.planned.sha256, chat_template=template)
     return Subject(model, device, device_note, device_named, data_file, rows)
+
+
+def read_template(path: str) -> str:
+    """A chat template's text.
+
+    Raises:
+        BadDataError: it cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise BadDataError(f"cannot read {path}: {error}", remedy="check --chat-template") from error
 
 
 def complete(subject: Subject, given: Mapping[str, Any]) -> Resolved:
@@ -123,6 +152,34 @@ def key_of(subject: Subject, resolved: Resolved) -> ProgramKey:
 
     route = (subject.device.route if subject.device is not None else None) or "cuda"
     return program_key(subject.model, resolved.workload, resolved.setup, route, subject.device)
+
+
+def bounds_of(subject: Subject, given: Mapping[str, Any]) -> "Bounds | None":
+    """What setups of this subject take at least; None where its device's kernels are not known.
+
+    Args:
+        given: the options a person gave: the methods they are asked for by are worth a trace.
+    """
+    from vramplan.planner.adapters.profiles import match_profile
+    from vramplan.planner.adapters.programs import find_program, known_program
+    from vramplan.planner.bounds import Bounds
+    from vramplan.planner.space import MAIN_METHODS, Cell
+
+    device = subject.device
+    if device is not None and device.route is None:
+        return None
+    named = (given.get("method"),) if given.get("method") else MAIN_METHODS
+
+    def traceable(cell: Cell) -> bool:
+        return cell.kind in named and set(cell.changes) <= {"gradient_checkpointing", "optimizer"}
+
+    return Bounds(
+        subject.model,
+        device,
+        lambda key, may_trace: (find_program if may_trace else known_program)(key).program,
+        traceable=traceable,
+        profile=match_profile(device.profile)[0] if device is not None and device.profile else None,
+    )
 
 
 def price(
@@ -147,11 +204,12 @@ def price(
         NoProgramError: nobody can count this model with this setup here.
         UnsupportedError: the setup is understood but not priced yet.
     """
+    from vramplan.planner.adapters.clusters import least_free
     from vramplan.planner.adapters.programs import find_program, known_program
     from vramplan.planner.estimate import estimate
 
     programs = find_program if may_trace else known_program
-    model, device = subject.model, subject.device
+    model, device = subject.model, least_free(subject.device, resolved.setup.gpus)
     if device is None or device.route is not None:
         return estimate(
             model,
@@ -161,6 +219,7 @@ def price(
             programs=programs,
             with_tensors=with_tensors,
             searching=searching,
+            cluster=subject.cluster,
         )
     candidate = estimate(model, resolved.workload, resolved.setup, None, programs=programs, with_tensors=with_tensors)
     reason = f"which kernels {device.kind} runs on {device.name} is not known; the figures are CUDA's"

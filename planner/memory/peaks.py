@@ -7,6 +7,7 @@ batch is counted at each point. Equal to ``Pricing``'s phases to the byte.
 from dataclasses import replace
 from typing import NamedTuple
 
+from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory import loop
 from vramplan.planner.memory.groups import total_bytes
 from vramplan.planner.memory.price import Pricing, Question
@@ -41,10 +42,22 @@ class AllocatedPeaks:
     """
 
     def __init__(self, question: Question, program: Program) -> None:
+        if question.setup.sharding != "none":
+            raise UnsupportedError(
+                f"many setups with --sharding {question.setup.sharding} are not searched yet",
+                remedy="price one with: vramplan estimate MODEL --method NAME",
+            )
         self._question = question
         self._program = program
         self._forms = PeakForms(Pricing(question, program, _NOTHING).replay)
         self._lasting: dict[int | None, _Lasting] = {}
+
+    def under(self, setup: TrainingSetup) -> "AllocatedPeaks":
+        """The same forms under another setup of the regime: another optimizer, or another accumulation."""
+        other = object.__new__(AllocatedPeaks)
+        other._question = replace(self._question, setup=setup)
+        other._program, other._forms, other._lasting = self._program, self._forms, {}
+        return other
 
     def at(self, micro_batch_size: int, sequence_length: int, rank: int | None = None) -> int:
         """Bytes allocated at the highest point of a run, loading apart; ``rank`` None: the question's own.

@@ -1,14 +1,23 @@
 """The longest row of a training file, in the model's own tokens."""
 
 import json
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from tests.fakes import make_device, make_model_spec
+from vramplan.planner.adapters import lengths as counting
 from vramplan.planner.adapters.datasets import read_rows
 from vramplan.planner.adapters.lengths import measure_rows
+from vramplan.planner.adapters.tokenizer_files import find_tokenizer
+from vramplan.planner.errors import BadDataError
+from vramplan.planner.lengths import histogram_of
+from vramplan.planner.model_spec import Provenance
 from vramplan.planner.resolve import resolve
 from vramplan.planner.rows import Rows
 from vramplan.planner.workload import RowLengths, Task
@@ -36,9 +45,18 @@ def write(folder: Path, *rows: dict[str, object], task: Task = "causal-lm") -> R
     return read_rows(path, task)
 
 
+def measured(rows: Rows, folder: Path, **options: Any) -> RowLengths:
+    files = find_tokenizer(make_model_spec(provenance=provenance(folder)))
+    return measure_rows(rows, files, **options)
+
+
+def provenance(folder: Path) -> Provenance:
+    return Provenance(source="folder", location=str(folder), parameters_basis="counted by hand")
+
+
 def longest(rows: Rows, folder: Path) -> int:
-    lengths = measure_rows(rows, folder)
-    assert lengths is not None
+    lengths = measured(rows, folder)
+    assert lengths.estimated_because is None
     return lengths.longest_row
 
 
@@ -56,37 +74,111 @@ def test_a_prompt_and_its_completion_are_one_row(folder: Path) -> None:
     assert longest(write(folder, {"prompt": "one two ", "completion": "three four"}), folder) == 6
 
 
-def test_a_conversation_cannot_be_measured(folder: Path) -> None:
-    messages = [{"role": "assistant", "content": "one"}]
-    assert measure_rows(write(folder, {"messages": messages}), folder) is None
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}assistant{% endif %}"
+)
+TALK = {"messages": [{"role": "user", "content": "one two"}, {"role": "assistant", "content": "three"}]}
+
+
+def test_a_conversation_is_written_by_the_chat_template(folder: Path) -> None:
+    pytest.importorskip("jinja2")
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    lengths = measured(write(folder, TALK), folder)
+    # user one two assistant three; after "user one two assistant": three
+    assert (lengths.longest_row, lengths.longest_completion) == (5, 1)
+    assert lengths.example == ("user one two assistant", " three ")
+
+
+def test_a_conversation_without_a_template_is_refused_and_one_can_be_given(folder: Path) -> None:
+    pytest.importorskip("jinja2")
+    with pytest.raises(BadDataError, match="no chat template") as refused:
+        measured(write(folder, TALK), folder)
+    assert "--chat-template FILE" in str(refused.value.remedy)
+    assert measured(write(folder, TALK), folder, chat_template=TEMPLATE).longest_row == 5
+
+
+def test_a_template_that_fails_names_the_row_and_reaches_nothing_outside(folder: Path) -> None:
+    pytest.importorskip("jinja2")
+    for bad in ("{{ raise_exception('no') }}", "{{ ''.__class__.__mro__[1].__subclasses__() }}"):
+        with pytest.raises(BadDataError, match=r"row 1 of .*data\.jsonl"):
+            measured(write(folder, TALK), folder, chat_template=bad)
 
 
 def test_rows_of_other_tasks_are_what_the_tokenizer_makes_of_them(folder: Path) -> None:
     rows = [{"text": "one two", "label": "a"}, {"text": "one", "label": "b"}]
-    lengths = measure_rows(write(folder, *rows, task="classification"), folder)
-    assert lengths == RowLengths(longest_row=3, quantiles=(2,) * 10 + (3,))
-    lengths = measure_rows(write(folder, {"input": "one", "target": "one two three"}, task="seq2seq"), folder)
-    assert lengths == RowLengths(longest_row=2, longest_target=4, quantiles=(2,) * 11)
+    lengths = measured(write(folder, *rows, task="classification"), folder)
+    assert (lengths.longest_row, lengths.longest_completion, lengths.quantiles) == (3, None, (2,) * 10 + (3,))
+    lengths = measured(write(folder, {"input": "one", "target": "one two three"}, task="seq2seq"), folder)
+    assert (lengths.longest_row, lengths.longest_target, lengths.longest_completion) == (2, 4, None)
 
 
-def test_a_model_without_a_tokenizer_measures_nothing(folder: Path) -> None:
-    rows = write(folder, {"text": "one"})
-    (folder / "tokenizer.json").write_text("{}")
-    assert measure_rows(rows, folder) is None
-    (folder / "tokenizer.json").unlink()
-    assert measure_rows(rows, folder) is None
+def test_without_a_tokenizer_lengths_are_guessed_from_bytes_and_said_to_be(folder: Path) -> None:
+    rows = write(folder, {"text": "x" * 100}, {"text": "é" * 100})
+    for damage in ((folder / "tokenizer.json").write_text, lambda _: (folder / "tokenizer.json").unlink()):
+        damage("{}")
+        lengths = measured(rows, folder)
+        # 200 bytes of UTF-8: at two bytes a token 100, at five 40
+        assert (lengths.longest_row, lengths.shortest_guess) == (100, 40)
+        assert lengths.estimated_because is not None
+        assert lengths.estimated_because.startswith("2 to 5 bytes a token, as ")
 
 
 def test_the_longest_completion_is_what_follows_the_prompt(folder: Path) -> None:
     rows = [{"prompt": "one two three ", "completion": "four"}, {"prompt": "one ", "completion": "two three"}]
-    lengths = measure_rows(write(folder, *rows), folder)
+    lengths = measured(write(folder, *rows), folder)
     # <start> one two three four </s>; two three </s>
-    assert lengths == RowLengths(longest_row=6, longest_completion=3, quantiles=(5,) * 10 + (6,))
-    assert measure_rows(write(folder, {"text": "one"}), folder) == RowLengths(longest_row=3, quantiles=(3,) * 11)
+    assert (lengths.longest_row, lengths.longest_completion, lengths.quantiles) == (6, 3, (5,) * 10 + (6,))
+    assert lengths.example == ("one two three ", "four</s>")
+    assert measured(write(folder, {"text": "one"}), folder).longest_completion is None
 
 
-def option(name: str, rows: RowLengths, **given: object) -> tuple[object, str]:
-    answer = resolve(given, make_model_spec(), make_device(), rows=rows)
+def test_rows_are_counted_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = write(folder, {"text": "one two"})
+    first = measured(rows, folder, sha256="a" * 64)
+    monkeypatch.setattr(counting, "_measured", lambda *_: pytest.fail("counted again"))
+    assert measured(rows, folder, sha256="a" * 64) == first
+    (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text() + " ")
+    with pytest.raises(pytest.fail.Exception):
+        measured(rows, folder, sha256="a" * 64)
+
+
+def test_of_very_large_data_a_sample_is_counted_and_the_rows_with_the_most_bytes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "SAMPLE_BYTES", 400)
+    monkeypatch.setattr(counting, "LONGEST_ROWS", 1)
+    rows = write(folder, *({"text": "one two"} for _ in range(200)), {"text": "one two three four one two"})
+    lengths = measured(rows, folder)
+    assert lengths.histogram is not None
+    assert lengths.histogram.sampled_of == 201
+    assert lengths.histogram.num_rows < 201
+    assert lengths.longest_row == 8  # <start>, six words, </s>
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(2, 32))
+def test_packing_is_best_fit_longest_first(lengths: list[int], sequence_length: int) -> None:
+    room: list[int] = []
+    for length in sorted((min(each, sequence_length) for each in lengths), reverse=True):
+        fitting = [bin for bin in range(len(room)) if room[bin] >= length]
+        if fitting:
+            room[min(fitting, key=lambda bin: room[bin])] -= length
+        else:
+            room.append(sequence_length - length)
+    assert histogram_of(lengths).packing_gain(sequence_length) == len(lengths) / len(room)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 3), st.integers(1, 12))
+def test_padding_is_the_mean_over_all_batches(lengths: list[int], micro_batch: int, sequence_length: int) -> None:
+    cut = [min(each, sequence_length) for each in lengths]
+    batches = list(product(cut, repeat=micro_batch))
+    places = sum(micro_batch * max(batch) for batch in batches)
+    share = 1 - sum(map(sum, batches)) / places
+    assert histogram_of(lengths).padding_share(micro_batch, sequence_length) == pytest.approx(share)
+
+
+def option(name: str, rows: RowLengths, **asked: object) -> tuple[object, str]:
+    answer = resolve(asked, make_model_spec(), make_device(), rows=rows)
     return next((option.value, option.origin) for option in answer.options if option.name == name)
 
 
@@ -95,7 +187,7 @@ def test_a_setup_is_priced_for_the_longest_row_and_never_beyond_what_was_asked()
     assert option("sequence_length", short) == (37, "derived")
     assert option("sequence_length", short, sequence_length=512) == (37, "derived")
     assert option("sequence_length", long, sequence_length=512) == (512, "given")
-    assert option("sequence_length", long) == (1024, "default")
+    assert option("sequence_length", long) == (2048, "derived")  # the model's limit
     assert option("sequence_length", short, packing=True) == (1024, "default")
 
 

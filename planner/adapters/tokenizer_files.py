@@ -1,0 +1,75 @@
+"""A model's tokenizer, without torch: its files in the model's folder, in the Hub's cache here, or from the Hub."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vramplan.planner.model_spec import ModelSpec
+
+TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+
+
+class TokenizerFiles(NamedTuple):
+    """What is needed to count tokens."""
+
+    tokenizer: Path
+    config: dict[str, Any]
+    chat_template: str | None
+    """A jinja template; None: the model has none."""
+
+    @property
+    def end(self) -> str | None:
+        """The token that ends a row."""
+        return self.token("eos_token")
+
+    def token(self, name: str) -> str | None:
+        """A special token by its name in the config."""
+        token = self.config.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        return token if isinstance(token, str) else None
+
+
+def find_tokenizer(model: ModelSpec, *, online: bool = True) -> TokenizerFiles | str:
+    """The tokenizer of a model, or why it is out of reach."""
+    found = {}
+    for name in (TOKENIZER, CONFIG, TEMPLATE):
+        path = _file(model, name, online=online)
+        if isinstance(path, str) and name == TOKENIZER:
+            return path
+        found[name] = None if isinstance(path, str) else path
+    tokenizer, config_file, template_file = (found[name] for name in (TOKENIZER, CONFIG, TEMPLATE))
+    assert tokenizer is not None
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8")) if config_file else {}
+        template = template_file.read_text(encoding="utf-8") if template_file else _inline(config)
+    except (OSError, ValueError) as error:
+        return f"its tokenizer_config.json cannot be read ({type(error).__name__})"
+    return TokenizerFiles(tokenizer, config if isinstance(config, dict) else {}, template)
+
+
+def _inline(config: Any) -> str | None:
+    """The template inside tokenizer_config.json: one, or one of several named ones."""
+    template = config.get("chat_template") if isinstance(config, dict) else None
+    if isinstance(template, list):
+        named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _file(model: ModelSpec, name: str, *, online: bool) -> Path | str:
+    if model.provenance.source == "folder":
+        path = Path(model.provenance.location) / name
+        return path if path.is_file() else f"there is no {name} in {model.provenance.location}"
+    from huggingface_hub import hf_hub_download  # 0.2 s
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    for local_only in (True, False) if online else (True,):
+        try:
+            return Path(hf_hub_download(model.repo_id, name, revision=model.revision, local_files_only=local_only))
+        except GatedRepoError:
+            return f"{model.repo_id} is gated, and this machine has no access to its tokenizer"
+        except (LocalEntryNotFoundError, OSError, ValueError):
+            continue
+        except HfHubHTTPError as error:
+            return f"the Hub did not give {name} ({type(error).__name__})"
+    return f"the tokenizer of {model.repo_id} is not on this machine, and the Hub is out of reach"

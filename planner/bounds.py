@@ -1,0 +1,184 @@
+"""What a setup takes at least, and how long a step of it takes, far faster than its price.
+
+Bytes are bounds: a process never takes less. The first needs no memory program: what is there during the optimizer
+step, counted tensor by tensor; the second is the allocated peak. Either with the CUDA context, as if the allocator
+wasted nothing. The time is the price's own.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vramplan.planner.device import Device, DeviceProfile, Route
+from vramplan.planner.dtypes import BYTES
+from vramplan.planner.errors import NoProgramError, UnsupportedError
+from vramplan.planner.memory import outside
+from vramplan.planner.memory.optimizer import state_groups
+from vramplan.planner.memory.peaks import AllocatedPeaks
+from vramplan.planner.memory.price import CUDA_QUANTUM_BYTES, Question
+from vramplan.planner.memory.replay import At, Replay
+from vramplan.planner.memory.static import StaticMemory, count_static, total_bytes
+from vramplan.planner.memory.structure import layer_kinds, program_key, replay_values
+from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.programs.key import ProgramKey
+from vramplan.planner.programs.program import Program
+from vramplan.planner.space import Cell
+from vramplan.planner.stored_quantised import check_quantization
+from vramplan.planner.throughput.flops import MicroStepWork, count_work
+from vramplan.planner.throughput.optimizer_traffic import optimizer_traffic
+from vramplan.planner.throughput.step_time import Counted, compute_dtype, rates_of, step_time
+from vramplan.planner.throughput.traffic import MicroStepTraffic, count_traffic
+from vramplan.planner.throughput.values import StepTime
+from vramplan.planner.training_setup import TrainingSetup
+
+Programs = Callable[[ProgramKey, bool], Program]
+"""A key's program, and whether it may be traced now; raises NoProgramError where there is none."""
+
+
+class Least(NamedTuple):
+    """The least a process takes: what we would expect, and the most we would bet on."""
+
+    process_bytes: int
+    high_process_bytes: int
+
+
+@dataclass(frozen=True)
+class _Regime:
+    """What cells that share a memory program have in common."""
+
+    program: Program
+    peaks: AllocatedPeaks
+
+
+class Bounds:
+    """Bounds of one model's setups on one device.
+
+    Args:
+        traceable: which cells are worth a trace where their program is not here.
+        profile: of the device, whose rates decide time; None: times are not known.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        device: Device | None,
+        programs: Programs,
+        *,
+        traceable: Callable[[Cell], bool] = lambda cell: False,
+        profile: DeviceProfile | None = None,
+    ) -> None:
+        check_quantization(model)
+        self._model, self._device, self._profile = model, device, profile
+        self._programs, self._traceable = programs, traceable
+        self._route: Route = (device.route if device is not None else None) or "cuda"
+        self._quantum = CUDA_QUANTUM_BYTES if self._route == "cuda" else 1
+        self._context = outside.context_bytes(self._route)
+        self._static: dict[Hashable, StaticMemory] = {}
+        self._static_bytes: dict[Hashable, int] = {}
+        self._regimes: dict[Hashable, _Regime | NoProgramError | UnsupportedError] = {}
+        self._peaks: dict[Hashable, AllocatedPeaks] = {}
+        self._counted: dict[Hashable, tuple[MicroStepWork, MicroStepTraffic]] = {}
+
+    @property
+    def num_programs(self) -> int:
+        """Memory programs that answered."""
+        return sum(isinstance(regime, _Regime) for regime in self._regimes.values())
+
+    def static(self, cell: Cell) -> Least:
+        """Without a memory program.
+
+        Raises:
+            UsageError: the setup does not suit the model.
+        """
+        setup = cell.setup
+        key = (setup.method, setup.precision, setup.optimizer)
+        if key not in self._static_bytes:
+            static = self._static_of(setup)
+            states = state_groups(setup.optimizer, static.trainable, self._route, loop=setup.loop)
+            there = [*static.weights, *static.quantization_state, *static.adapter, *static.trainable, *states]
+            self._static_bytes[key] = total_bytes(there, self._quantum)
+        return self._least(self._static_bytes[key])
+
+    def allocated(self, cell: Cell) -> Least:
+        """By the allocated peak of a run, loading and evaluation apart.
+
+        Raises:
+            NoProgramError, UnsupportedError: no program answers.
+        """
+        setup, regime = cell.setup, self._regime(cell)
+        own = (_regime_of(setup), setup.optimizer, setup.gradient_accumulation_steps)
+        peaks = self._peaks.get(own)
+        if peaks is None:
+            peaks = self._peaks[own] = regime.peaks.under(setup)
+        rank: int | None = getattr(setup.method, "r", None)
+        return self._least(peaks.at(setup.micro_batch_size, cell.workload.sequence_length, rank))
+
+    def time(self, cell: Cell) -> StepTime | None:
+        """An optimizer step's time; None where the device's rates are not known.
+
+        Raises:
+            NoProgramError, UnsupportedError: no program answers.
+        """
+        setup, profile = cell.setup, self._profile
+        if profile is None or self._device is None or self._device.mig:
+            return None
+        rates = rates_of(profile, setup)
+        if isinstance(rates, str):
+            return None
+        alike = (_regime_of(setup), setup.method, setup.micro_batch_size, setup.gradient_accumulation_steps > 1)
+        if alike not in self._counted:
+            self._counted[alike] = self._count(cell)
+        work, traffic = self._counted[alike]
+        tokens = cell.workload.sequence_length + (cell.workload.target_length or 0)
+        counted = Counted(
+            work=work,
+            traffic=traffic,
+            optimizer=optimizer_traffic(setup, self._static_of(setup).trainable, self._route),
+            micro_batches=setup.gradient_accumulation_steps,
+            tokens_per_step=setup.micro_batch_size * setup.gradient_accumulation_steps * tokens,
+        )
+        return step_time(counted, rates)
+
+    def _count(self, cell: Cell) -> tuple[MicroStepWork, MicroStepTraffic]:
+        model, workload, setup = self._model, cell.workload, cell.setup
+        values = replay_values(model, workload, setup)
+        at = At(values, layer_kinds(model), self._quantum, setup.gradient_accumulation_steps > 1)
+        element_bytes = BYTES[compute_dtype(setup)]
+        work = count_work(model, workload, setup, element_bytes=element_bytes)
+        return work, count_traffic(Replay(self._regime(cell).program, at))
+
+    def _static_of(self, setup: TrainingSetup) -> StaticMemory:
+        key = (setup.method, setup.precision)
+        if key not in self._static:
+            self._static[key] = count_static(self._model, setup)
+        return self._static[key]
+
+    def _regime(self, cell: Cell) -> _Regime:
+        key = _regime_of(cell.setup)
+        if key not in self._regimes:
+            self._regimes[key] = self._found(cell)
+        found = self._regimes[key]
+        if isinstance(found, _Regime):
+            return found
+        raise found
+
+    def _found(self, cell: Cell) -> _Regime | NoProgramError | UnsupportedError:
+        try:
+            key = program_key(self._model, cell.workload, cell.setup, self._route, self._device)
+            program = self._programs(key, self._traceable(cell))
+        except (NoProgramError, UnsupportedError) as error:
+            return error
+        question = Question(self._model, cell.workload, cell.setup, self._route, self._device)
+        return _Regime(program, AllocatedPeaks(question, program))
+
+    def _least(self, size_bytes: int) -> Least:
+        return Least(size_bytes + self._context[0], size_bytes + self._context[1])
+
+
+def _regime_of(setup: TrainingSetup) -> Hashable:
+    """What decides the memory program among the cells of one space; see ``memory.structure.program_key``."""
+    method = setup.method
+    if hasattr(method, "r"):
+        method = method.model_copy(update={"r": 1, "lora_alpha": 1})
+    one_row = setup.micro_batch_size == 1
+    return method, setup.precision, setup.gradient_checkpointing, setup.loss, setup.padding, one_row
