@@ -83,7 +83,13 @@ def _chat(request: str, send: Send, stop: Stop) -> str:
     return ""
 
 
-TASKS: dict[str, Callable[[str, Send, Stop], str]] = {"chat": _chat, "merge": _merge}
+def _evaluate(request: str, send: Send, stop: Stop) -> str:
+    from vramplan.executor.evaluate_scores import carry_out
+
+    return carry_out(request, narrate(send))
+
+
+TASKS: dict[str, Callable[[str, Send, Stop], str]] = {"chat": _chat, "evaluate": _evaluate, "merge": _merge}
 """Each carries out a request and returns where what it made lies."""
 
 

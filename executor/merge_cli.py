@@ -6,6 +6,7 @@ from typing import Any
 
 from vramplan.executor.finished import FinishedRun, finished_run
 from vramplan.executor.finished_child import carry_out
+from vramplan.executor.folder_size import folder_bytes
 from vramplan.executor.merge_adapter import export_adapter
 from vramplan.executor.merge_request import (
     MergeRequest,
@@ -17,7 +18,6 @@ from vramplan.executor.merge_request import (
     merged_bytes,
     merging_bytes,
 )
-from vramplan.executor.process import folder_bytes
 from vramplan.planner.adapters.devices import read_cpu
 from vramplan.planner.cli.parsing import one_of, size
 from vramplan.planner.cli.render import plain, show, show_json, tell

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vramplan.executor.disk import free_bytes
 from vramplan.executor.finished import ADAPTER_WEIGHTS, FinishedRun, Tuned
-from vramplan.executor.process import folder_bytes
+from vramplan.executor.folder_size import folder_bytes
 from vramplan.planner.adapters.host import read_host_memory
 from vramplan.planner.adapters.safetensors_headers import TensorInfo, read_header
 from vramplan.planner.dtypes import BYTES, FloatDtype

@@ -1,6 +1,5 @@
-"""This process as the machine sees it: its memory, the size of what it wrote, and a request to stop."""
+"""This process as the machine sees it: its memory, and a request to stop."""
 
-import os
 import signal
 from types import FrameType
 
@@ -38,12 +37,3 @@ def process_bytes(device_type: str) -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
-
-
-def folder_bytes(folder: str, *, but: str | None = None) -> int:
-    """Bytes of every file under a folder; sub-folders whose name starts with ``but`` are left out."""
-    total = 0
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if but is None or not name.startswith(but)]
-        total += sum(os.lstat(os.path.join(root, name)).st_size for name in files)
-    return total

@@ -9,7 +9,8 @@ from pathlib import Path
 from vramplan.executor import checkpoints
 from vramplan.executor.disk import free_bytes, is_disk_full, wait_for_room
 from vramplan.executor.evidence import Evidence
-from vramplan.executor.process import Stop, folder_bytes
+from vramplan.executor.folder_size import folder_bytes
+from vramplan.executor.process import Stop
 from vramplan.executor.saved_size import checkpoint_bytes, final_bytes
 
 AGAIN_SECONDS = 60.0

@@ -10,8 +10,9 @@ from vramplan.executor import static_bytes
 from vramplan.executor.disk import free_bytes
 from vramplan.executor.events import Evaluated, Event, Measured, Progress, Saved, Step, Warned
 from vramplan.executor.evidence import Evidence
+from vramplan.executor.folder_size import folder_bytes
 from vramplan.executor.phases import PhaseMeter
-from vramplan.executor.process import Stop, folder_bytes, process_bytes
+from vramplan.executor.process import Stop, process_bytes
 from vramplan.executor.static_check import differences
 from vramplan.executor.trainer import PlannedTrainer
 

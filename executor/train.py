@@ -12,8 +12,9 @@ from vramplan.executor.attempt import MEASURED_STEP, Attempt
 from vramplan.executor.checkpoints import read_seal
 from vramplan.executor.events import Event, Progress, Saved, Warned
 from vramplan.executor.evidence import Evidence
+from vramplan.executor.folder_size import folder_bytes
 from vramplan.executor.phases import PhaseMeter
-from vramplan.executor.process import Stop, folder_bytes
+from vramplan.executor.process import Stop
 from vramplan.executor.rows import planned_rows
 from vramplan.executor.sensors import find_sensors
 from vramplan.executor.supported import check_supported

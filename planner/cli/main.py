@@ -39,6 +39,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("run", "vramplan.executor.cli", "run a plan, supervised"),
     Command("runs", "vramplan.executor.runs_cli", "what was run here, planned beside used"),
     Command("merge", "vramplan.executor.merge_cli", "a trained adapter folded into its base, or taken out alone"),
+    Command("evaluate", "vramplan.executor.evaluate_cli", "base and tuned model on rows neither was shown"),
+    Command("chat", "vramplan.executor.chat_cli", "ask one base with the adapters of several runs, switched live"),
     Command("calibrate", "vramplan.executor.calibrate_cli", "what runs here have taught, and a short set to measure"),
     Command("demo", "vramplan.executor.demo_cli", "all of it on a small real model, on the hardware here"),
 )
