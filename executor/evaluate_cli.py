@@ -4,14 +4,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vramplan.executor.evaluate_rows import held_out
 from vramplan.executor.evaluate_wire import EVALUATION, EvaluateRequest, Evaluation, Scores
 from vramplan.executor.finished import finished_run
 from vramplan.executor.finished_child import carry_out
 from vramplan.executor.here import device_here
-from vramplan.executor.rows import planned_rows
 from vramplan.planner.adapters.devices import read_cpu
 from vramplan.planner.cli.render import paragraph, plain, show, show_json, table, terminal_width
-from vramplan.planner.errors import BadDataError, ExitCode
+from vramplan.planner.errors import ExitCode
 
 
 def add_parser(subparsers: Any) -> None:
@@ -37,13 +37,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         RunError: the run has not finished, or the evaluation failed.
     """
     found = finished_run(args.run_name)
-    plan = found.plan
-    if args.data is not None:
-        plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"eval_data": args.data})})
-    rows = planned_rows(plan).held_out
-    if rows is None or not rows.rows:
-        raise BadDataError(f"{found.name} held nothing out", remedy="name rows it has not seen: --data FILE")
-    here = read_cpu() if args.device == "cpu" else device_here(plan)
+    held_out(found.plan, args.data)
+    here = read_cpu() if args.device == "cpu" else device_here(found.plan)
     device = here if here is not None and here.kind in ("cuda", "cpu") else read_cpu()
     output = found.folder.absolute() / EVALUATION
     data = None if args.data is None else str(Path(args.data).absolute())

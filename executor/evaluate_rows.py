@@ -1,8 +1,12 @@
 """Held-out rows as token ids and the place from which tokens carry loss, as trl's SFTTrainer makes them
 (trl/trainer/sft_trainer.py, _prepare_dataset): the completion begins where prompt and whole row part."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from vramplan.executor.rows import planned_rows
+from vramplan.planner.adapters.datasets import read_rows
+from vramplan.planner.errors import BadDataError
 from vramplan.planner.plan import Plan
 from vramplan.planner.rows import Rows
 
@@ -13,6 +17,30 @@ class Encoded(NamedTuple):
     ids: list[int]
     first: int
     """The first token that carries loss; at least 1, because nothing predicts the first token."""
+
+
+def held_out(plan: Plan, path: str | None) -> Rows:
+    """The rows of a file, or those the run held out; the training file is read only where they are a part of it.
+
+    Raises:
+        BadDataError: there are none, or a row is unusable.
+    """
+    recipe = plan.recipe
+    place = path or recipe.eval_data
+    if place is None:
+        rows = planned_rows(plan).held_out
+        if rows is None or not rows.rows:
+            raise BadDataError("this run held nothing out", remedy="name rows it has not seen: --data FILE")
+        return rows
+    rows = read_rows(Path(place), plan.workload.task, columns=recipe.columns, skip_bad_rows=recipe.skip_bad_rows)
+    known = plan.data.labels if plan.data is not None else ()
+    strange = next((row["label"] for row in rows.rows if known and row["label"] not in known), None)
+    if strange is not None:
+        raise BadDataError(
+            f"{place} has a row labelled {strange!r}, which no training row was",
+            remedy=f"the classes are {', '.join(known)}",
+        )
+    return rows
 
 
 def encode(rows: Rows, tokenizer: Any, plan: Plan) -> list[Encoded]:

@@ -13,10 +13,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from vramplan.executor import data
-from vramplan.executor.evaluate_rows import encode
+from vramplan.executor.evaluate_rows import encode, held_out
 from vramplan.executor.evaluate_wire import EvaluateRequest, Evaluation, Scores, f1_macro
 from vramplan.executor.finished_model import load_for_use, load_tuned, tokenizer_of, use_device
-from vramplan.executor.rows import planned_rows
 from vramplan.executor.torch_dtypes import torch_dtype
 from vramplan.planner.errors import BadDataError
 from vramplan.planner.methods import trains_base
@@ -59,20 +58,6 @@ def evaluate(request: EvaluateRequest, say: Callable[[str], None]) -> Evaluation
         most_frequent_share=max(Counter(labels).values()) / len(labels) if labels else None,
         note=new_head,
     )
-
-
-def held_out(plan: Plan, path: str | None) -> Rows:
-    """The rows of a file, or those the run held out.
-
-    Raises:
-        BadDataError: there are none, or a row is unusable.
-    """
-    if path is not None:
-        plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"eval_data": path})})
-    rows = planned_rows(plan).held_out
-    if rows is None or not rows.rows:
-        raise BadDataError("this run held nothing out", remedy="name rows it has not seen: --data FILE")
-    return rows
 
 
 def _models(
