@@ -47,12 +47,18 @@ def model_dims(config: dict[str, Any]) -> dict[str, int]:
 
 
 def language_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The language model's part of a config; a multimodal one nests it.
+    """The language model's part of a config; a multimodal one nests it, and some with an encoder their decoder's.
 
     >>> language_config({"text_config": {"vocab_size": 10}, "image_token_index": 3})["vocab_size"]
     10
     """
-    return {**config, **(config.get("text_config") or {})}
+    nested = config.get("text_config") or config.get("decoder")
+    return {**config, **(nested if isinstance(nested, dict) else {})}
+
+
+def has_fixed_depth(config: dict[str, Any]) -> bool:
+    """Whether tensors outside the layers are as wide as there are layers: the per-layer inputs of Gemma 3n and 4."""
+    return bool(language_config(config).get("hidden_size_per_layer_input"))
 
 
 def window_of(config: dict[str, Any]) -> int | None:

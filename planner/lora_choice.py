@@ -4,14 +4,21 @@ import re
 from typing import Any
 
 from vramplan.planner.errors import UnsupportedError, UsageError
-from vramplan.planner.memory.recurrence import NO_LORA, NO_LORA_TYPES
-from vramplan.planner.memory.static_methods import input_embeddings, linear_names, trained_copies
+from vramplan.planner.memory.recurrence import NO_LORA, NO_LORA_BECAUSE, NO_LORA_TYPES
+from vramplan.planner.memory.static_methods import input_embeddings, is_adaptable, leaf, trained_copies
 from vramplan.planner.method_targets import ends_with
 from vramplan.planner.methods import Targets
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.picker import Picker
 from vramplan.planner.targets import HEAD, check_targets
+from vramplan.planner.tasks import in_tower
 
+_OWN_FORWARD = {
+    "router": "PEFT wraps a router as a linear, and breaks on the routing it returns beside its logits",
+    "o_a_proj": "PEFT wraps it as a linear, and breaks on the groups it multiplies one by one",
+}
+"""nn.Linear's subclasses whose forward is no linear's (transformers' Llama4Router, PhimoeTopKRouter,
+DeepseekV4GroupedLinear; peft/tuners/lora/layer.py, Linear.forward)."""
 _BEGINNINGS = re.compile(r"default|gaussian|pissa(_niter_[1-9]\d*)?")
 
 
@@ -49,26 +56,37 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _low_rank_targets(pick: Picker, model: ModelSpec) -> Targets:
-    """All linears; of a Mamba model the ones PEFT takes.
+    """All linears, or by name those that a step with an adapter on them survives.
 
     Raises:
-        UsageError: a module PEFT refuses for this model.
+        UsageError: a module that cannot wear one.
     """
-    if model.model_type not in NO_LORA_TYPES:
+    never = _without_adapters(model)
+    if not never:
         return targets_of(pick, "all-linear")
-    possible = sorted(linear_names(model) - {HEAD, *NO_LORA})
+    possible = sorted(_linears(model) - {HEAD, *never})
     asked = pick.given("target")
-    refused = next((name for name in _names(asked or "") if name in ("all-linear", *NO_LORA)), None)
+    refused = next((name for name in _names(asked or "") if name in ("all-linear", *never)), None)
     if refused is not None:
+        why = never.get(refused) or "; ".join(dict.fromkeys(never.values()))
         raise UsageError(
-            f"--target {refused}: PEFT puts no LoRA on {' or '.join(NO_LORA)} of a {model.model_type} model, whose "
-            "kernels read those weights themselves",
-            remedy=f"--target {','.join(possible)}",
+            f"--target {refused} of a {model.model_type} model: {why}", remedy=f"--target {','.join(possible)}"
         )
     if asked is None:
-        pick.take("target", ",".join(possible), derived=f"the linears PEFT takes of a {model.model_type} model")
+        pick.take("target", ",".join(possible), derived=f"the linears of a {model.model_type} model that take LoRA")
         return tuple(possible)
     return targets_of(pick, "all-linear")
+
+
+def _without_adapters(model: ModelSpec) -> dict[str, str]:
+    """Last names of modules LoRA cannot be on -> why."""
+    never = dict.fromkeys(NO_LORA, NO_LORA_BECAUSE) if model.model_type in NO_LORA_TYPES else {}
+    found = {leaf(weight.name) for weight in model.weights if weight.module == "linear_subclass"}
+    return never | {name: why for name, why in _OWN_FORWARD.items() if name in found}
+
+
+def _linears(model: ModelSpec) -> set[str]:
+    return {leaf(weight.name) for weight in model.weights if is_adaptable(weight) and not in_tower(weight.name)}
 
 
 def _modules_to_save(pick: Picker, model: ModelSpec) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ LOOPED = frozenset(
         "mamba",
         "minimax",
         "olmo_hybrid",
+        "qwen3_5",
+        "qwen3_5_moe",
         "qwen3_5_moe_text",
         "qwen3_5_text",
         "qwen3_next",
@@ -31,6 +33,7 @@ LOOPED = frozenset(
 CHUNKED = frozenset(("bamba", "falcon_h1", "granitemoehybrid", "mamba2", "nemotron_h", "zamba2"))
 
 NO_LORA = ("out_proj", "conv1d")
+NO_LORA_BECAUSE = "PEFT puts no LoRA on out_proj or conv1d of it, whose kernels read those weights themselves"
 NO_LORA_TYPES = frozenset(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"))
 """Modules PEFT refuses to put LoRA on, and the types it refuses them for: their kernels read those weights themselves
 (peft/tuners/tuners_utils.py, _check_lora_target_modules_mamba)."""
@@ -40,7 +43,9 @@ _CONVOLUTIONS = ("conv_kernel", "mamba_d_conv", "conv_L_cache", "linear_conv_ker
 
 
 def own_lengths(model_type: str, config: dict[str, Any], sequence_length: int) -> dict[str, int]:
-    """Variables of a recurrent model's own: Sk, a row padded for the short convolution before the scan; c, its chunks.
+    """Variables of a recurrent model's own: Sk, a row padded for the short convolution before the scan; c, its chunks;
+    and of one that attends to a row compressed: S/4, its whole groups of four, one more that is masked, and both the
+    row and its groups.
 
     >>> own_lengths("mamba2", {"chunk_size": 256, "conv_kernel": 4}, 1000)
     {'Sk': 1003, 'c': 4}
@@ -52,7 +57,17 @@ def own_lengths(model_type: str, config: dict[str, Any], sequence_length: int) -
     chunks = num_chunks(model_type, config, sequence_length)
     if chunks is not None:
         own["c"] = chunks
+    for rate in _compress_rates(config):
+        own[f"S/{rate}"] = sequence_length // rate
+        own[f"S/{rate}+1"] = sequence_length // rate + 1
+        own[f"S+S/{rate}"] = sequence_length + sequence_length // rate
     return own
+
+
+def _compress_rates(config: dict[str, Any]) -> tuple[int, ...]:
+    """Tokens that one entry of compressed attention stands for (transformers/models/deepseek_v4)."""
+    rates = config.get("compress_rates")
+    return tuple(sorted({int(rate) for rate in rates.values()})) if isinstance(rates, dict) else ()
 
 
 def num_chunks(model_type: str, config: dict[str, Any], sequence_length: int) -> int | None:
@@ -68,6 +83,7 @@ def num_chunks(model_type: str, config: dict[str, Any], sequence_length: int) ->
 def program_length(model_type: str, config: dict[str, Any], sequence_length: int) -> int | None:
     """The one length a program of the model is for; None: any. A scan over a single chunk takes a path of its own."""
     alone = model_type in LOOPED or num_chunks(model_type, config, sequence_length) == 1
+    alone = alone or any(sequence_length < 2 * rate for rate in _compress_rates(config))
     return sequence_length if alone else None
 
 

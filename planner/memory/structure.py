@@ -4,9 +4,10 @@ from typing import Any
 
 from vramplan.planner.attention import cudnn_first
 from vramplan.planner.device import Device, Route
-from vramplan.planner.dims import language_config, model_dims, window_of
+from vramplan.planner.dims import has_fixed_depth, language_config, model_dims, window_of
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.memory.mode import mode_of
+from vramplan.planner.memory.one_device import computing_setup
 from vramplan.planner.memory.recurrence import own_lengths, program_length
 from vramplan.planner.memory.stack import running_stacks, shortest_stack, shortest_stack_layers
 from vramplan.planner.memory.static_methods import prefix_layers, prefix_width
@@ -83,6 +84,7 @@ def program_key(
         NoProgramError: a model without a language-model head, or whose layers cannot be told apart.
         UnsupportedError: a mode that is not priced yet.
     """
+    setup = computing_setup(setup)
     check_task(model, workload.task)
     if workload.sequence_length < 2:
         raise UnsupportedError(
@@ -152,7 +154,8 @@ def _kinds_of_stack(model: ModelSpec, stack: str, depth: int) -> tuple[str, ...]
             has[layer].append((weight.name, weight.shape))
     letters: dict[tuple[Any, ...], str] = {}
     kinds = [letters.setdefault(tuple(names), f"k{len(letters)}") for names in has]
-    types = language_config(model.config).get("layer_types") or []
+    half = next((model.config[name] for name in STACKS if name in stack.split(".") and name in model.config), None)
+    types = language_config(half if isinstance(half, dict) else model.config).get("layer_types") or []
     if len(types) == depth:
         kinds = [f"{kind}:{attention}" for kind, attention in zip(kinds, types, strict=True)]
     return tuple(kinds)
@@ -213,7 +216,7 @@ def _structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> St
 def _own_structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> Structure:
     """Any other model: its own config, short of most of its layers; batch, sequence and rank are the variables."""
     kinds = layer_kinds(model)
-    kept = shortest_stack_layers(kinds)
+    kept = tuple(range(len(kinds))) if has_fixed_depth(model.config) else shortest_stack_layers(kinds)
     return Structure(
         model_type=model.model_type,
         fields={},

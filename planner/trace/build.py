@@ -7,7 +7,7 @@ import importlib.metadata
 import warnings
 from typing import Any
 
-from vramplan.planner.dims import BASE, OF_METHOD, OF_TASK, window_of, with_derived
+from vramplan.planner.dims import BASE, OF_METHOD, OF_TASK, has_fixed_depth, window_of, with_derived
 from vramplan.planner.memory.recurrence import num_chunks, own_lengths
 from vramplan.planner.memory.replay import PHASES, At, Replay
 from vramplan.planner.memory.stack import MINIMUM_FOLDED_DEPTH
@@ -99,6 +99,8 @@ def _kinds(key: ProgramKey, stack: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _deeper(key: ProgramKey, stack: tuple[int, ...], radius: int) -> tuple[int, ...]:
+    if has_fixed_depth(key.structure.config or {}):
+        return stack
     return tuple(stack[position] for position in deeper(_kinds(key, stack), radius))
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from vramplan.planner.memory.stack import running_stacks
+from vramplan.planner.tasks import in_tower
 from vramplan.planner.trace.weights import build_config, config_of_class, task_class
 from vramplan.planner.workload import Task
 
@@ -43,11 +44,19 @@ def build_skeleton(
     if num_labels is not None:
         _label(hf_config, num_labels)
     with torch.device("meta"), no_init_weights():
-        model: nn.Module = model_class._from_config(hf_config, dtype=TORCH_DTYPES[dtype], attn_implementation=attention)
+        model: nn.Module = model_class._from_config(
+            hf_config, dtype=TORCH_DTYPES[dtype], attn_implementation=attention_by_part(hf_config, attention)
+        )
     model.tie_weights()
     if kept:
         _keep_layers(model, kept)
     return model
+
+
+def attention_by_part(config: Any, attention: str) -> str | dict[str, str]:
+    """``attention`` for the language model; towers, which never run on text and do not all have it, eager."""
+    towers = [name for name in config.sub_configs if in_tower(name)]
+    return {"": attention, **dict.fromkeys(towers, "eager")} if towers else attention
 
 
 def _pad_inside(text: Any) -> None:

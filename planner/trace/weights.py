@@ -17,6 +17,7 @@ Conv1D (GPT-2), told from a real convolution by its two-dimensional weight, stor
 """
 
 import argparse
+import importlib
 import json
 import re
 import sys
@@ -91,7 +92,16 @@ def task_class(config: Any, task: Task) -> Any | None:
     else:
         mappings = [auto.MODEL_FOR_CAUSAL_LM_MAPPING, auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING]
     found = next((mapping[kind] for mapping in mappings if kind in mapping), None)
+    found = found or _class_of_part(kind, mappings[0])
     return found[0] if isinstance(found, tuple) else found
+
+
+def _class_of_part(kind: type, mapping: Any) -> Any | None:
+    """The class of a mapping that takes the language part of a multimodal config, which stands under the whole's name
+    there (MllamaForCausalLM takes an MllamaTextConfig)."""
+    package = importlib.import_module(kind.__module__.rpartition(".")[0])
+    classes = (getattr(package, name, None) for name in mapping._model_mapping.values() if isinstance(name, str))
+    return next((each for each in classes if each is not None and each.config_class is kind), None)
 
 
 def config_of_class(config: Any, model_class: Any) -> Any:

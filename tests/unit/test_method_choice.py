@@ -8,7 +8,7 @@ from tests.fakes import make_cpu, make_model_spec
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.errors import UnsupportedError, UsageError
 from vramplan.planner.memory.static import count_static, total_bytes
-from vramplan.planner.methods import Bottleneck, Ia3, Method, Prompt
+from vramplan.planner.methods import Bottleneck, Ia3, Lora, Method, Prompt
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.resolve import resolve
 
@@ -205,3 +205,14 @@ def test_trls_fused_loss_cannot_train_tokens_of_tied_embeddings() -> None:
     with pytest.raises(UsageError, match="cannot read the head"):
         chosen(model, method="lora", trainable_token_indices="5")
     assert chosen(model, method="lora", trainable_token_indices="5", loss="standard").kind == "lora"
+
+
+def test_a_router_that_returns_its_routing_wears_no_adapter() -> None:
+    name, left_out = "microsoft/Phi-3.5-MoE-instruct", "router"
+    method = chosen(published(name), method="lora")
+    assert isinstance(method, Lora)
+    assert left_out not in method.target_modules
+    assert "q_proj" in method.target_modules
+    for target in ("all-linear", left_out):
+        with pytest.raises(UsageError, match="breaks on the routing"):
+            chosen(published(name), method="lora", target=target)
