@@ -6,13 +6,16 @@ from vramplan.planner.adapters.calibration_files import find_figures
 from vramplan.planner.adapters.profiles import match_profile
 from vramplan.planner.adapters.programs import Found, find_program, newer_libraries
 from vramplan.planner.candidate import Candidate, ProgramProvenance, Verdict
+from vramplan.planner.cluster import Cluster, Ranks
 from vramplan.planner.device import Device, DeviceProfile, Route
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.memory.outside import PRIOR, Figures
 from vramplan.planner.memory.price import Pricing, Question
+from vramplan.planner.memory.ranks import ranks_of
 from vramplan.planner.memory.recurrence import is_recurrent
+from vramplan.planner.memory.sharded import ManyGpus, check_sharding, pricing_of
 from vramplan.planner.memory.static import base_dtype
 from vramplan.planner.memory.structure import program_key
 from vramplan.planner.methods import quant_of
@@ -22,6 +25,7 @@ from vramplan.planner.runnable import why_not_runnable
 from vramplan.planner.stored_quantised import check_quantization, unpacked_warning
 from vramplan.planner.targets import check_targets
 from vramplan.planner.throughput.pricing import price_time
+from vramplan.planner.throughput.values import StepTime
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import format_bytes
 from vramplan.planner.workload import Workload
@@ -38,6 +42,7 @@ def estimate(
     figures: Callable[[Device | None], Figures] = find_figures,
     with_tensors: bool = True,
     searching: bool = False,
+    cluster: Cluster | None = None,
 ) -> Candidate:
     """Price one setup.
 
@@ -48,6 +53,7 @@ def estimate(
         with_tensors: also name the tensors alive at the peak.
         searching: only whether it fits matters, so where it cannot the allocator is not replayed: reserved is then what
             is allocated, and the verdict may be "tight" for "no".
+        cluster: what joins several GPUs, and their hosts' memory.
 
     Raises:
         NoProgramError: no memory program answers.
@@ -64,16 +70,18 @@ def estimate(
         )
     known = figures(device)
     question = Question(model, workload, setup, chosen, device, known)
+    check_sharding(question)
     key = program_key(model, workload, setup, chosen, device)
     if setup.method.kind not in ("ln-tuning", "full") and hasattr(setup.method, "target_modules"):
         check_targets(setup.method.target_modules, model)
     found = programs(key)
-    pricing = Pricing(question, found.program)
+    pricing = pricing_of(question, found.program)
     available = device.available_bytes if device is not None else None
     hopeless = searching and available is not None and pricing.least_high_bytes() > available
     budget = pricing.budget(with_tensors=with_tensors, with_allocator=not hopeless)
-    verdict, reason = judge(budget, device)
-    time = "not asked for" if searching else price_time(pricing, _profile(device))
+    ranks = ranks_of(pricing, cluster or Cluster()) if isinstance(pricing, ManyGpus) else None
+    verdict, reason = judge(budget, device) if ranks is None else judge_ranks(budget, device, ranks)
+    time = _time_of(pricing, device, searching=searching)
     reason_not_to_run = why_not_runnable(setup, workload.task, model)
     return Candidate(
         model=model.repo_id,
@@ -96,9 +104,29 @@ def estimate(
             versions=found.program.versions,
             basis=_basis(chosen, newer_libraries(found.program), known),
         ),
+        ranks=ranks,
         time=None if isinstance(time, str) else time,
         time_unknown_because=time if isinstance(time, str) else None,
     )
+
+
+def judge_ranks(budget: MemoryBudget, device: Device | None, ranks: Ranks) -> tuple[Verdict | None, str]:
+    """The worst rank decides, and the hosts' memory where it is known."""
+    verdict, reason = judge(budget, device)
+    host = ranks.host_available_bytes
+    if host is not None and ranks.host_node_bytes > host:
+        needed, free = format_bytes(ranks.host_node_bytes), format_bytes(host)
+        reason = f"a node's {ranks.gpus} processes need {needed} of host memory, and it has {free}"
+        return ("no" if verdict else verdict), reason
+    return verdict, f"each of {ranks.world_size} ranks {reason}" if verdict in ("fits", "no") else reason
+
+
+def _time_of(pricing: Pricing, device: Device | None, *, searching: bool) -> StepTime | str:
+    if searching:
+        return "not asked for"
+    if isinstance(pricing, ManyGpus):
+        return "how much of the communication between GPUs hides behind computing is not known"
+    return price_time(pricing, _profile(device))
 
 
 def _profile(device: Device | None) -> DeviceProfile | None:

@@ -19,6 +19,8 @@ def why_not_runnable(setup: TrainingSetup, task: Task = "causal-lm", model: Mode
         return f"our executor loads models with AutoModelForCausalLM, which does not know {model.architecture}"
     if setup.loss == "liger":
         return "trl's trainer refuses Liger's loss; --loss fused does the same job there"
+    if setup.sharding != "none":
+        return f"our executor runs one process; --sharding {setup.sharding} is priced"
     if setup.loop != "executor":
         return f"the {setup.loop} loop is somebody else's; --loop executor is ours"
     return None

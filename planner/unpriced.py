@@ -18,15 +18,10 @@ class Unpriced(NamedTuple):
 _PRICED_METHODS = (
     "priced: --method full, layerwise, bitfit, ln-tuning, lora, qlora, adapter, ia3, prefix, prompt or ptuning"
 )
-_ONE_DEVICE = "price one device: leave --gpus, --nodes, --sharding and --offload out"
 
 UNPRICED: tuple[Unpriced, ...] = (
     Unpriced("method", "two-stage", _PRICED_METHODS),
     Unpriced("encoder_type", "LSTM", "use --encoder-type MLP, which PEFT recommends"),
-    Unpriced("gpus", None, _ONE_DEVICE, 1),
-    Unpriced("nodes", None, _ONE_DEVICE, 1),
-    Unpriced("sharding", None, _ONE_DEVICE, "none"),
-    Unpriced("offload", None, _ONE_DEVICE, "none"),
 )
 
 

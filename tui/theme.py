@@ -21,9 +21,12 @@ COMPONENTS: dict[Component, tuple[str, str]] = {
     "temporaries": ("+", ORANGE),
     "buffers": ("=", SKY),
     "batch": (":", GREY),
+    "gathered": ("◆", BLUE),
+    "communication": ("◇", VERMILLION),
     "context": ("#", GREY),
     "workspace": ("%", PINK),
     "fragmentation": ("~", GREEN),
+    "nccl": ("&", BLUE),
 }
 """Component -> (glyph, colour), in the order the bar stacks them."""
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vramplan.planner.candidate import Candidate, ResolvedOption
+from vramplan.planner.cli.ranks_text import ranks_lines
 from vramplan.planner.cli.render import items, joined, paragraph, table
 from vramplan.planner.device import Device
 from vramplan.planner.memory.budget import BudgetLine, PhaseBudget
@@ -128,12 +129,15 @@ def ledger_text(candidate: Candidate, *, width: int) -> str:
     process = candidate.budget.process_bytes
     per_param = f"{process / candidate.total_params:.2f}"
     rows.append(["process", format_bytes(process), format_bytes(budget.high_process_bytes), per_param, "all of it"])
-    blocks = [f"peak: {phase_words(peak.name)}", table(rows, "<>>><", width=width)]
+    of_rank = "" if candidate.ranks is None else f", each of {candidate.ranks.world_size} ranks"
+    blocks = [f"peak: {phase_words(peak.name)}{of_rank}", table(rows, "<>>><", width=width)]
     others = [phase for phase in budget.phases if phase is not peak]
     if others:
         head = ["phase", "allocated", "up to", "B/param", "because"]
         phase_rows = [_phase_row(phase, candidate.total_params) for phase in others]
         blocks += ["", "other phases", table([head, *phase_rows], "<>>><", width=width)]
+    if candidate.ranks is not None:
+        blocks += ["", *ranks_lines(candidate.ranks, width=width)]
     return "\n".join(blocks)
 
 

@@ -24,6 +24,8 @@ def reasons(model: ModelSpec, setup: TrainingSetup, static: StaticMemory, manage
         "temporaries": "gradients of activations, casts and products in flight",
         "buffers": "rotary frequencies",
         "batch": _batch(setup),
+        "gathered": "no parameter is gathered",
+        "communication": "one device",
         "workspace": "cuBLAS's, one for the forward's thread and one for the backward's, never freed",
     }
 

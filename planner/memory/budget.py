@@ -16,10 +16,15 @@ Component = Literal[
     "temporaries",
     "buffers",
     "batch",
+    "gathered",
+    "communication",
     "context",
     "workspace",
     "fragmentation",
+    "nccl",
 ]
+"""``gathered``: parameters that are whole while they are used, and the buffers they are gathered in. ``communication``:
+buffers of whole gradients. ``nccl``: the communicators' own. All three of several GPUs alone."""
 STATIC_COMPONENTS: tuple[Component, ...] = (
     "weights",
     "quantization_state",

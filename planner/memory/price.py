@@ -44,6 +44,8 @@ ORDER: tuple[Component, ...] = (
     "temporaries",
     "buffers",
     "batch",
+    "gathered",
+    "communication",
     "workspace",
 )
 

@@ -197,9 +197,6 @@ def test_what_the_device_cannot_do_is_refused_by_name(device: Any, given: dict[s
     ("option", "value"),
     [
         ("method", "two-stage"),
-        ("gpus", 2),
-        ("nodes", 2),
-        ("sharding", "fsdp"),
     ],
 )
 def test_what_is_not_priced_yet_is_refused_by_name(option: str, value: Any) -> None:

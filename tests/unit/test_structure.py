@@ -231,18 +231,9 @@ def test_layers_of_other_families_are_told_apart_by_their_weights() -> None:
 
 
 # ------------------------------------------------------------------ refusals
-@pytest.mark.parametrize(
-    ("name", "setup"),
-    [
-        ("--sharding fsdp", {"sharding": "fsdp"}),
-        ("--offload optimizer", {"offload": "optimizer"}),
-    ],
-)
-def test_an_option_without_a_price_is_refused_by_name(name: str, setup: Mapping[str, Any]) -> None:
-    with pytest.raises(UnsupportedError) as refused:
-        digest(**setup)
-    assert name in refused.value.message
-    assert refused.value.remedy
+def test_a_rank_runs_the_program_of_one_device() -> None:
+    assert digest(sharding="ddp", gpus=8) == digest()
+    assert digest(sharding="fsdp", gpus=8, nodes=2, offload="all") == digest()
 
 
 def test_a_model_of_another_tasks_class_is_refused_with_its_own_task() -> None:

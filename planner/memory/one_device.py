@@ -1,0 +1,18 @@
+"""The setup of one device that runs the same operations as a rank of several."""
+
+from typing import Any
+
+from vramplan.planner.training_setup import TrainingSetup
+
+
+def computing_setup(setup: TrainingSetup) -> TrainingSetup:
+    """What a rank computes, as if it were alone. Under FSDP2's and DeepSpeed's mixed precision parameters are in half
+    precision wherever they are used (torch's MixedPrecisionPolicy, as accelerate sets it; DeepSpeed's bf16 section)."""
+    if setup.sharding == "none":
+        return setup
+    changes: dict[str, Any] = {"sharding": "none", "offload": "none", "gpus": 1, "nodes": 1}
+    precision = setup.precision
+    if setup.sharding != "ddp" and precision.mixed_precision != "no":
+        half = precision.mixed_precision
+        changes["precision"] = precision.model_copy(update={"dtype": half, "adapter_dtype": half})
+    return setup.model_copy(update=changes)

@@ -1,0 +1,128 @@
+"""Beside a rank's own memory: host memory, and what goes over the links.
+
+Host memory of a rank: its process, and while loading
+    ddp, none   nothing that lasts: weights pass to the GPU through mapped files
+    fsdp        the whole model on each node's first rank, which the others get theirs from
+                (transformers/modeling_utils.py and accelerate, fsdp_cpu_ram_efficient_loading); 4-bit bases are loaded
+                whole by every rank
+    zero1, 2    the whole model on every rank; zero3: no more than a file of the checkpoint, which is not known here
+    offload     shards, gradients and states, pinned
+
+Sent by each rank in a ring of W (Patarasuk and Yuan, 2009, "Bandwidth optimal all-reduce algorithms"): (W - 1) / W of
+what is gathered or scattered, twice that of what is all-reduced. P parameters gathered, G gradients, a micro steps:
+    ddp, zero1  2 G, and of zero1 the parameters again
+    zero2       a G, and the parameters again
+    fsdp, zero3 a (2 P + G)
+"""
+
+from vramplan.planner.cluster import Cluster, Link, Ranks
+from vramplan.planner.memory.outside import CPU_PROCESS_BYTES
+from vramplan.planner.memory.sharded import FsdpPricing, ManyGpus, ZeroPricing
+from vramplan.planner.memory.static import count_static
+from vramplan.planner.methods import quant_of
+from vramplan.planner.units import format_bytes
+
+
+def ranks_of(pricing: ManyGpus, cluster: Cluster) -> Ranks:
+    """What the ranks take together."""
+    setup = pricing.asked
+    first, other, because = _host_loading(pricing)
+    pinned = _pinned(pricing)
+    first, other = first + CPU_PROCESS_BYTES + pinned, other + CPU_PROCESS_BYTES + pinned
+    sent = sent_bytes(pricing)
+    seconds, why = _seconds(sent, setup.nodes, cluster)
+    return Ranks(
+        world_size=setup.world_size,
+        gpus=setup.gpus,
+        nodes=setup.nodes,
+        worst_rank="rank 0: where a tensor's rows do not divide, its part is the largest",
+        host_first_bytes=first,
+        host_other_bytes=other,
+        host_pinned_bytes=pinned,
+        host_node_bytes=first + (setup.gpus - 1) * other,
+        host_available_bytes=cluster.host_memory_bytes,
+        host_because=because,
+        sent_bytes_per_step=sent,
+        communication_seconds=seconds,
+        communication_because=why,
+        unchecked=_unchecked(pricing, cluster),
+    )
+
+
+def _whole_bytes(pricing: ManyGpus) -> int:
+    """The model as one process holds it."""
+    static = count_static(pricing.question.model, pricing.question.setup)
+    groups = (*static.weights, *static.quantization_state)
+    return sum(group.rounded(1) for group in groups)
+
+
+def _host_loading(pricing: ManyGpus) -> tuple[int, int, str]:
+    """Of a node's first rank, of each other, and why."""
+    whole = _whole_bytes(pricing)
+    sharding, offload = pricing.asked.sharding, pricing.asked.offload
+    if sharding == "fsdp" and quant_of(pricing.asked.method) is not None:
+        return whole, whole, "every rank loads the quantised model whole before it is sharded"
+    if sharding == "fsdp":
+        return whole, 0, "the first rank of each node loads the model whole, the others get their shards from it"
+    if sharding in ("zero1", "zero2") or offload != "none":
+        return whole, whole, "every rank loads the model whole"
+    if sharding == "zero3":
+        return 0, 0, "weights are shared out as they are read, a file of the checkpoint at a time, not counted here"
+    return 0, 0, "weights go to the GPU through mapped files"
+
+
+def _pinned(pricing: ManyGpus) -> int:
+    """What is offloaded, of one rank."""
+    if pricing.asked.offload == "none":
+        return 0
+    trained = sum(group.numel * group.count for group in pricing.static.trainable)
+    if isinstance(pricing, FsdpPricing):
+        shards = [
+            each.shard_numel(pricing.world) * each.stored_bytes
+            for unit in pricing.units.all
+            for each in unit.parameters
+        ]
+        states = sum(2 * group.numel * group.element_bytes * group.count for group in pricing.static.trainable)
+        return sum(shards) + sum(unit.gradient_bytes(pricing.world) for unit in pricing.units.all) + states
+    assert isinstance(pricing, ZeroPricing)
+    weights = pricing.whole_weights_bytes // pricing.world if pricing.asked.offload == "all" else 0
+    return trained * 16 + weights  # fp32 masters, two states, gradients
+
+
+def sent_bytes(pricing: ManyGpus) -> int:
+    """By each rank in an optimizer step."""
+    setup, world = pricing.asked, pricing.world
+    alone = count_static(pricing.question.model, pricing.question.setup)
+    parameters = sum(group.rounded(1) for group in (*alone.weights, *alone.adapter))
+    gradients = sum(group.rounded(1) for group in alone.trainable)
+    micro_steps = setup.gradient_accumulation_steps
+    total = {
+        "ddp": 2 * gradients,
+        "zero1": 2 * gradients + gradients,
+        "zero2": micro_steps * gradients + gradients,
+        "zero3": micro_steps * (2 * parameters + gradients),
+        "fsdp": micro_steps * (2 * parameters + gradients),
+    }[setup.sharding]
+    return total * (world - 1) // world
+
+
+def _seconds(sent: int, nodes: int, cluster: Cluster) -> tuple[float | None, str]:
+    needed: list[Link | None] = [cluster.within_node] + ([cluster.between_nodes] if nodes > 1 else [])
+    if any(link is None for link in needed):
+        return None, "not known: name the links with --interconnect, such as nvlink4 or nvlink4,infiniband-ndr"
+    slowest = min((link for link in needed if link is not None), key=lambda link: link.bytes_per_second)
+    rate = f"{format_bytes(slowest.bytes_per_second)}/s"
+    return sent / slowest.bytes_per_second, f"at {slowest.name}'s own {rate}, none of it hidden behind computing"
+
+
+def _unchecked(pricing: ManyGpus, cluster: Cluster) -> tuple[str, ...]:
+    out = ["NCCL's buffers: other people's measurements"]
+    if cluster.host_memory_bytes is None:
+        out.append("host memory: give each node's with --host-memory")
+    if pricing.asked.sharding.startswith("zero"):
+        out.append("DeepSpeed's buffers: from its source and defaults, no run of ours")
+    if pricing.asked.offload != "none":
+        out.append("offload: from the engines' sources, no run of ours")
+    if pricing.asked.nodes > 1:
+        out.append("more than one node: the same code on paper, no run of ours")
+    return tuple(out)

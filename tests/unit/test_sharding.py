@@ -1,0 +1,211 @@
+"""Several GPUs: what each rank holds, from shapes worked by hand, published sizes and measured steps."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import make_device, make_model_spec
+from vramplan.planner.adapters.clusters import make_cluster
+from vramplan.planner.adapters.devices import resolve_device
+from vramplan.planner.adapters.models import resolve_model
+from vramplan.planner.candidate import Candidate
+from vramplan.planner.cluster import Cluster
+from vramplan.planner.errors import UnsupportedError, UsageError
+from vramplan.planner.estimate import estimate
+from vramplan.planner.memory.budget import Component
+from vramplan.planner.memory.groups import Group
+from vramplan.planner.memory.sharded import buckets
+from vramplan.planner.memory.units import Parameter, Unit
+from vramplan.planner.resolve import Resolved, resolve
+from vramplan.planner.units import GIB, MIB
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "sharded.json"
+LLAMA = "meta-llama/Llama-3.1-8B"
+LLAMA_PARAMS = 8_030_261_248
+
+
+def resolved(model: str = LLAMA, device: str = "A100 80GB", **given: Any) -> Resolved:
+    return resolve(given, resolve_model(model, online=False), _device(device))
+
+
+def _device(name: str) -> Any:
+    return resolve_device(name, memory_bytes=None, reserve_bytes=0)[0]
+
+
+def priced(model: str = LLAMA, device: str = "A100 80GB", cluster: Cluster | None = None, **given: Any) -> Candidate:
+    answer = resolved(model, device, **given)
+    spec = resolve_model(model, online=False)
+    return estimate(spec, answer.workload, answer.setup, _device(device), cluster=cluster, with_tensors=False)
+
+
+def part(candidate: Candidate, component: Component, phase: str | None = None) -> int:
+    name = phase or candidate.budget.peak_phase
+    lines = next(each for each in candidate.budget.phases if each.name == name).lines
+    return sum(line.estimate_bytes for line in lines if line.component == component)
+
+
+# ------------------------------------------------------------------ shards
+def test_rows_that_do_not_divide_are_padded_as_torch_chunks_them() -> None:
+    """10 rows over 4 ranks: torch.chunk gives 3, 3, 3 and 1; FSDP2 pads the last to 3."""
+    uneven = Parameter((10, 3), 2, 4, trains=True)
+    unit = Unit([uneven, Parameter((8,), 2, 2, trains=False)])
+    assert uneven.shard_shape(4) == (3, 3)
+    assert unit.gather_bytes(4) == (12 * 3 + 8) * 2
+    assert unit.whole_bytes(4, 512) == [512, 512]
+    assert unit.copy_in_bytes(4) == 9 * 2
+    assert unit.reduce_bytes(4) == 12 * 3 * 2
+    assert unit.reduced_bytes(4) == 9 * 2
+    assert unit.gradient_bytes(4) == 9 * 4
+
+
+def test_a_dimension_smaller_than_the_world_is_gathered_larger_than_it_is() -> None:
+    """LoRA's A of rank 16 over 64 ranks: a row each, so 64 rows are gathered."""
+    assert Unit([Parameter((16, 4096), 2, 2, trains=True)]).gather_bytes(64) == 64 * 4096 * 2
+
+
+def test_ddp_fills_a_first_bucket_of_one_mebibyte_and_then_of_25() -> None:
+    """Eight gradients of 4 MiB, the last parameter first: one fills the first bucket, seven (28 MiB) the second."""
+    assert buckets([Group(MIB, 4, 8)]) == [4 * MIB, 28 * MIB]
+    assert sum(buckets([Group(1000, 2, 5000)])) == 10_000_000
+
+
+# ------------------------------------------------------------------ per rank
+def test_full_fine_tuning_of_8b_over_eight_gpus_is_an_eighth_of_everything_that_lasts() -> None:
+    """fp32 masters, gradients and two AdamW states under mixed precision: 16 bytes a parameter, over 8 ranks."""
+    rank = priced(method="full", gpus=8, sequence_length=2048)
+    assert rank.verdict == "fits"
+    for component, of_a_parameter in (("weights", 4), ("gradients", 4), ("optimizer", 8)):
+        held = part(rank, component, "optimizer_step")  # type: ignore[arg-type]
+        assert held == pytest.approx(LLAMA_PARAMS * of_a_parameter / 8, rel=1e-4)
+    assert rank.ranks is not None
+    assert rank.ranks.world_size == 8
+    assert part(rank, "gathered") > 0
+
+
+def test_ddp_holds_what_one_device_holds_and_its_gradients_twice() -> None:
+    alone = priced(method="lora")
+    rank = priced(method="lora", gpus=2, sharding="ddp", gradient_accumulation_steps=16)
+    adapter = part(alone, "adapter")
+    assert part(rank, "weights") == part(alone, "weights")
+    assert part(rank, "communication") == pytest.approx(adapter, rel=1e-3)
+    assert rank.budget.peak_allocated_bytes - alone.budget.peak_allocated_bytes == part(rank, "communication")
+
+
+def test_70b_by_qlora_over_two_cards_of_24_gib_needs_its_shards_in_host_memory() -> None:
+    """Answer.AI trained it on two RTX 3090 with FSDP, QLoRA and CPU offload (answer.ai, 2024-03-06)."""
+    question: dict[str, Any] = {"method": "qlora", "gpus": 2, "sharding": "fsdp", "sequence_length": 1024}
+    shards = priced("meta-llama/Llama-3.1-70B", "RTX 3090", **question)
+    offloaded = priced("meta-llama/Llama-3.1-70B", "RTX 3090", **question, offload="all")
+    assert (shards.verdict, offloaded.verdict) == ("no", "fits")
+    # 70.55 B parameters: 68.45 B in linears at half a byte, embedding and head of 1.05 B each in bf16, over two ranks
+    assert part(shards, "weights") == pytest.approx((68.45e9 / 2 + 2.1e9 * 2) / 2, rel=0.01)
+    assert part(offloaded, "weights") == 0
+    assert offloaded.ranks is not None
+    assert offloaded.ranks.host_pinned_bytes > part(shards, "weights")
+
+
+def test_405b_in_full_over_64_gpus_is_answered_for_each_rank() -> None:
+    question: dict[str, Any] = {"method": "full", "gpus": 8, "nodes": 8, "sequence_length": 2048}
+    rank = priced("meta-llama/Llama-3.1-405B", **question)
+    # 405.85 B parameters x 16 bytes / 64 ranks = 101.5 GB before the first token
+    assert rank.verdict == "no"
+    assert "each of 64 ranks needs" in rank.verdict_reason
+    held = sum(part(rank, name, "optimizer_step") for name in ("weights", "gradients", "optimizer"))  # type: ignore[arg-type]
+    assert held == pytest.approx(405.85e9 * 16 / 64, rel=0.001)
+
+
+@pytest.mark.parametrize(("sharding", "bytes_a_parameter"), [("zero1", 2 + 2 + 12 / 8), ("zero2", 2 + 14 / 8)])
+def test_zero_holds_what_its_paper_says(sharding: str, bytes_a_parameter: float) -> None:
+    """Rajbhandari et al. (2020), figure 1: with K = 12, 2 + 2 + K / N and 2 + (2 + K) / N bytes a parameter."""
+    rank = priced(method="full", gpus=8, sharding=sharding, dtype="bf16", mixed_precision="bf16")
+    held = sum(part(rank, name, "optimizer_step") for name in ("weights", "gradients", "optimizer"))  # type: ignore[arg-type]
+    assert held == pytest.approx(LLAMA_PARAMS * bytes_a_parameter, rel=1e-3)
+
+
+def test_zero3_splits_everything_but_small_tensors() -> None:
+    rank = priced(method="full", gpus=8, sharding="zero3")
+    held = sum(part(rank, name, "optimizer_step") for name in ("weights", "gradients", "optimizer"))  # type: ignore[arg-type]
+    assert held == pytest.approx(LLAMA_PARAMS * 16 / 8, rel=1e-3)
+    assert "no run of ours" in " ".join(rank.ranks.unchecked if rank.ranks else ())
+
+
+def test_a_thousand_gpus_are_priced_on_paper_and_said_to_be_unchecked() -> None:
+    rank = priced(method="full", gpus=8, nodes=128)
+    assert rank.ranks is not None
+    assert rank.ranks.world_size == 1024
+    assert any("no run of ours" in words for words in rank.ranks.unchecked)
+    assert part(rank, "optimizer") == pytest.approx(LLAMA_PARAMS * 8 / 1024, rel=0.02)
+
+
+# ------------------------------------------------------------------ hosts and links
+def test_a_hosts_memory_that_does_not_do_is_a_verdict_of_its_own() -> None:
+    short = priced(method="full", gpus=8, sequence_length=2048, cluster=make_cluster(None, 8 * GIB))
+    assert short.verdict == "no"
+    assert "host memory" in short.verdict_reason
+
+
+def test_time_on_the_links_is_what_a_ring_sends_at_the_slowest_links_speed() -> None:
+    """LoRA by DDP: gradients of 41,943,040 parameters in fp32, all-reduced once: 2 x 7/8 of them sent by each rank."""
+    rank = priced(method="lora", gpus=8, sharding="ddp", cluster=make_cluster("pcie4", None))
+    assert rank.ranks is not None
+    assert rank.ranks.sent_bytes_per_step == 41_943_040 * 4 * 2 * 7 // 8
+    assert rank.ranks.communication_seconds == pytest.approx(41_943_040 * 4 * 2 * 7 / 8 / 31.5e9)
+    assert priced(method="lora", gpus=8, sharding="ddp").ranks.communication_seconds is None  # type: ignore[union-attr]
+
+
+def test_a_link_nobody_knows_is_refused_with_those_that_are() -> None:
+    with pytest.raises(UsageError, match="no such link") as caught:
+        make_cluster("carrier-pigeon", None)
+    assert "nvlink4" in str(caught.value.remedy)
+    with pytest.raises(UsageError, match="two links within a node"):
+        make_cluster("pcie4,nvlink4", None)
+
+
+# ------------------------------------------------------------------ options
+def test_a_step_of_all_ranks_holds_the_sequences_asked_for() -> None:
+    setup = resolved(method="lora", gpus=8).setup
+    assert (setup.sharding, setup.world_size, setup.gradient_accumulation_steps) == ("fsdp", 8, 2)
+    assert resolved(method="lora", gpus=8, nodes=4).workload.sequences_per_step == 32
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"sharding": "fsdp"}, "needs more than one GPU"),
+        ({"gpus": 2, "sharding": "none"}, "would stand idle"),
+        ({"gpus": 2, "sharding": "fsdp", "offload": "optimizer"}, "offloads parameters, gradients and states together"),
+        ({"gpus": 2, "sharding": "zero2", "offload": "all"}, "only ZeRO's third stage"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        resolve(given | {"method": "lora"}, make_model_spec(), make_device())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"method": "ia3", "sharding": "fsdp"}, "--sharding fsdp with --method ia3"),
+        ({"method": "full", "sharding": "fsdp", "optimizer": "adamw_8bit"}, "--optimizer adamw_8bit"),
+        ({"method": "lora", "sharding": "zero3", "use_dora": True}, "--use-dora"),
+        ({"method": "qlora", "sharding": "zero3"}, "--sharding zero3 with a quantised base"),
+    ],
+)
+def test_what_is_not_priced_with_several_gpus_is_refused_by_name(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnsupportedError, match=words):
+        priced(gpus=2, **given)
+
+
+def test_a_run_on_several_gpus_is_priced_and_not_run() -> None:
+    rank = priced(method="lora", gpus=2, sharding="ddp")
+    assert not rank.runnable
+    assert "one process" in str(rank.not_runnable_because)
+
+
+# ------------------------------------------------------------------ against real ranks
+def test_every_measured_rank_is_within_two_percent() -> None:
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
+    assert {row["sharding"] for row in rows} >= {"fsdp", "ddp"}
+    assert all(abs(row["off_by"]) <= 0.02 for row in rows)
