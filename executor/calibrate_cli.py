@@ -119,9 +119,10 @@ def _show(devices: tuple[str, ...], *, as_json: bool) -> ExitCode:
     for name, figures, observations in told:
         rows = [["figure", "without", "now", "evidence"]]
         rows += [[each.what, each.prior, each.now, plain(each.evidence)] for each in changes(figures)]
+        plans = "1 plan" if figures.num_plans == 1 else f"{figures.num_plans} plans"
         left_out = len(observations) - figures.num_plans
         other = f"; {left_out} more with another torch" if left_out else ""
-        show(f"{plain(name)}: {figures.num_plans} plans run{other}", table(rows, "<<<<", width=terminal_width()))
+        show(f"{plain(name)}: {plans} run{other}", table(rows, "<<<<", width=terminal_width()))
     if not told:
         tell("nothing has been run on a GPU here; a run folds its report by itself, and vramplan calibrate measures")
     return ExitCode.OK

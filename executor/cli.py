@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         dumped = report.model_dump(mode="json") if report is not None else None
         show_json({"preflight": checked.model_dump(mode="json"), "report": dumped})
     elif code is ExitCode.OK:
-        if (plans := find_figures(device).num_plans) > 0:
-            tell(f"calibration: {plans} run on such a device here; see: vramplan calibrate --show")
+        if (known := find_figures(device).num_plans) > 0:
+            tell(f"plans run on such a device here: {known}; what they taught: vramplan calibrate --show")
         run_command(["explain", str(args.plan), str(report_path)])
     return code

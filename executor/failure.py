@@ -2,11 +2,14 @@
 
 import errno
 import sys
+from typing import Any
 
 from vramplan.executor.disk import is_disk_full
 from vramplan.planner.errors import RunError, VramplanError
 from vramplan.planner.memory.budget import PhaseName
 
+SNAPSHOT = "allocator.json"
+"""The caching allocator's segments where a worker ran out of memory on a GPU, in the run folder."""
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -76,6 +79,20 @@ def allocator_bytes() -> dict[str, int]:
         "free": int(free_bytes),
         "total": int(total_bytes),
     }
+
+
+def allocator_snapshot() -> list[dict[str, Any]]:
+    """The caching allocator's segments and blocks now, stacks left out; empty where there is none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return []
+    kept = {"address", "total_size", "allocated_size", "active_size", "segment_type", "size", "state", "blocks"}
+
+    def only(part: dict[str, Any]) -> dict[str, Any]:
+        told = {name: value for name, value in part.items() if name in kept and name != "blocks"}
+        return told | {"blocks": [only(block) for block in part["blocks"]]} if "blocks" in part else told
+
+    return [only(segment) for segment in torch.cuda.memory_snapshot()]
 
 
 def first_line(error: Exception) -> str:

@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vramplan.executor.bundle import write_bundle
 from vramplan.executor.runs import RUNS, PastRun, find_runs, named_run
 from vramplan.planner.cli.ledger import method_words
 from vramplan.planner.cli.render import plain, show, show_json, table, tell, terminal_width
-from vramplan.planner.errors import ExitCode
+from vramplan.planner.errors import ExitCode, UsageError
 from vramplan.planner.report import RunReport
 from vramplan.planner.units import format_bytes
 
@@ -19,6 +20,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("runs", help="what was run here", description="List runs, or show one of them.")
     parser.add_argument("run_name", metavar="RUN", nargs="?", help="a run folder, or its name under runs/")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--bundle", metavar="FILE", type=Path, help="write RUN's plan, events, reports and log as a zip without secrets"
+    )
     parser.set_defaults(run=run)
 
 
@@ -29,8 +33,12 @@ def run(args: argparse.Namespace) -> ExitCode:
         UsageError: there is no such run.
         PlanError: its plan cannot be trusted.
     """
+    if args.bundle is not None and args.run_name is None:
+        raise UsageError("--bundle needs a run", remedy="see what there is: vramplan runs")
     if args.run_name is not None:
         found = named_run(args.run_name)
+        if args.bundle is not None:
+            return _bundle(Path(found.folder), args.bundle)
         show_json(run_object(found)) if args.json else show(run_text(found, width=terminal_width()))
         return ExitCode.OK
     runs, unreadable = find_runs()
@@ -42,6 +50,12 @@ def run(args: argparse.Namespace) -> ExitCode:
         tell(f"no runs under {RUNS.absolute()}")
     for why in unreadable:
         tell(f"left out: {plain(why)}")
+    return ExitCode.OK
+
+
+def _bundle(run_folder: Path, out: Path) -> ExitCode:
+    names, removed = write_bundle(run_folder, out)
+    tell(f"{plain(str(out))}: {', '.join(names)}; {removed} secrets removed", "  read it before you send it")
     return ExitCode.OK
 
 

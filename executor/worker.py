@@ -5,6 +5,7 @@ launcher keeps as worker.log. It writes its report itself, also when it fails. S
 """
 
 import faulthandler
+import json
 import os
 import signal
 import sys
@@ -17,7 +18,14 @@ from typing import Literal
 from vramplan.executor.attempt import Attempt
 from vramplan.executor.events import Event, Failed, Finished, OutOfMemory, Started
 from vramplan.executor.evidence import REPORT, VERIFICATION, Evidence, write_report
-from vramplan.executor.failure import allocator_bytes, explain_failure, first_line, is_out_of_memory
+from vramplan.executor.failure import (
+    SNAPSHOT,
+    allocator_bytes,
+    allocator_snapshot,
+    explain_failure,
+    first_line,
+    is_out_of_memory,
+)
 from vramplan.executor.process import Interrupted, Stop
 from vramplan.executor.train import TrainingRun
 from vramplan.planner.adapters.plan_files import read_plan
@@ -80,6 +88,8 @@ class Work:
 
     def _failed(self, error: Exception) -> ExitCode:
         allocator = allocator_bytes() if is_out_of_memory(error) else {}
+        if allocator:
+            self._keep_snapshot()
         traceback.print_exc()
         step, phase = self.evidence.steps, self.evidence.phase
         out_of_memory = None
@@ -88,6 +98,13 @@ class Work:
                 time=time.time(), step=step, phase=phase, message=first_line(error), allocator=allocator
             )
         return self._end("failed", explain_failure(error, step=step, phase=phase), out_of_memory)
+
+    def _keep_snapshot(self) -> None:
+        """Where every segment and block lay when memory ran out, for a bug report."""
+        try:
+            (self.run_folder / SNAPSHOT).write_text(json.dumps(allocator_snapshot()), encoding="utf-8")
+        except (OSError, RuntimeError):
+            traceback.print_exc()
 
     def _end(
         self, status: Literal["failed", "interrupted"], error: VramplanError, out_of_memory: OutOfMemory | None = None

@@ -194,3 +194,12 @@ def test_escapes_in_names_are_inert(tmp_path: Path, world: dict[str, Any]) -> No
     device = make_device(name="\x1b[2JCard")
     text = preflight_text(checked(make_plan(tmp_path, **world), tmp_path, device), width=200)
     assert "\x1b" not in text
+
+
+def test_a_folder_that_cannot_be_written_is_refused(
+    tmp_path: Path, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # chmod stops nobody who is root
+    result = checked(make_plan(tmp_path, **world), tmp_path)
+    assert verdicts(result) == {"output": "blocks"}
+    assert "--output-dir" in preflight_text(result, width=200)

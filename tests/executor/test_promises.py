@@ -1,9 +1,11 @@
 """What a worker promises, in this process on a tiny Llama: it runs what was planned or says what differs, and a
 checkpoint gives back the same run, whatever the method, and runs no code."""
 
+import errno
 import os
 import pickle
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +231,61 @@ def test_told_to_stop_while_the_disk_is_full_it_stops(
     plan = make_plan(tmp_path, **world)
     assert Work(plan, Attempt(), tmp_path, emit, stop).run() is ExitCode.INTERRUPTED
     assert read_report(tmp_path / "report.json").steps == 1
+
+
+def test_a_clock_that_jumps_changes_nothing_but_the_times_told(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day back after the second step, two days on after the third: steps, rates and checkpoints follow a clock that
+    nobody sets."""
+    real, jump, events = time.time, [0.0], list[Event]()
+    monkeypatch.setattr(time, "time", lambda: real() + jump[0])
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Step):
+            jump[0] = {2: -86400.0, 3: 86400.0}.get(event.step, jump[0])
+
+    plan = make_plan(tmp_path, max_steps=5, **world)
+    assert Work(plan, Attempt(), tmp_path, emit, Stop()).run() is ExitCode.OK
+    steps = [event for event in events if isinstance(event, Step)]
+    assert [event.step for event in steps] == [1, 2, 3, 4, 5]
+    assert steps[2].time < steps[1].time < steps[3].time
+    assert all(event.tokens_per_second and event.tokens_per_second > 0 for event in steps)
+    assert all(event.eta_seconds is not None and 0 <= event.eta_seconds < 3600 for event in steps)
+    assert [event.step for event in events if isinstance(event, Saved)] == [1, 5]
+    report = read_report(tmp_path / "report.json")
+    assert 0 < report.seconds < 3600
+    assert report.started_at <= report.ended_at
+
+
+def test_a_training_file_lost_after_preflight_is_named(world: dict[str, Any], tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "train.jsonl", prompt_completion_rows())
+    plan = make_plan(tmp_path, model_path=world["model_path"], data=pin(data))
+    data.unlink()
+    code, events = worked(plan, tmp_path)
+    last = events[-1]
+    assert code is not ExitCode.OK
+    assert isinstance(last, Failed)
+    assert str(data) in last.message
+    assert last.remedy
+    assert "Traceback" not in last.message
+
+
+def test_a_folder_that_becomes_read_only_is_named_and_the_run_can_go_on(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def refused(content: Any, path: Any, *args: Any, **options: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", refused)
+        code, events = worked(make_plan(tmp_path, max_steps=2, **world), tmp_path)
+    last = events[-1]
+    assert (code, isinstance(last, Failed)) == (ExitCode.FAILED, True)
+    assert last.message.startswith("cannot write ")  # type: ignore[union-attr]
+    assert last.message.endswith("while saving: Read-only file system")  # type: ignore[union-attr]
+    assert "--resume" in str(last.remedy)  # type: ignore[union-attr]
+    assert read_report(tmp_path / "report.json").status == "failed"
