@@ -16,6 +16,7 @@ def check_supported(plan: Plan) -> None:
     for unwanted, what, flag in (
         (setup.loss == "liger", "the liger loss", "--loss fused or --loss standard"),
         (setup.loop != "executor", f"the {setup.loop} loop", "--loop executor"),
+        (setup.world_size > 1, f"{setup.gpus} GPUs on {setup.nodes} nodes", "--gpus 1 --nodes 1"),
         (setup.sharding != "none", f"sharding {setup.sharding}", "--sharding none"),
         (setup.offload != "none", f"offload {setup.offload}", "--offload none"),
     ):

@@ -163,8 +163,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no fp16 on a CPU",
         lambda cell: cell.device == "cpu" and "fp16" in (cell.dtype, cell.mixed_precision),
-        "breaks",
-        "fp16 is not trained on a CPU: there is no gradient scaling there",
+        "wrong",
+        "fp16 is not trained on a CPU: nothing scales its gradients there, and small ones become zero",
         {"dtype": "fp32", "mixed_precision": "no"},
     ),
     Rule(
