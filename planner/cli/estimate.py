@@ -15,10 +15,11 @@ from vramplan.planner.cli.ledger import (
     verdict_text,
 )
 from vramplan.planner.cli.options import add_options, given_options
-from vramplan.planner.cli.parsing import one_of
+from vramplan.planner.cli.parsing import number, one_of
 from vramplan.planner.cli.render import paragraph, show, show_json, table, terminal_width
 from vramplan.planner.cli.subject import Subject
-from vramplan.planner.errors import ExitCode, NoProgramError, UnsupportedError, VramplanError
+from vramplan.planner.cli.timing import cost_of, time_text
+from vramplan.planner.errors import ExitCode, NoProgramError, UnsupportedError, UsageError, VramplanError
 from vramplan.planner.methods import ESTIMATED_NAMES
 from vramplan.planner.resolve import Resolved, given_for_method
 from vramplan.planner.units import format_bytes
@@ -42,11 +43,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--solve", type=one_of(*SOLVABLE), metavar="OPTION", help=f"the largest that fits: {', '.join(SOLVABLE)}"
     )
+    parser.rare.add_argument("--price", type=number, metavar="USD", help="dollars an hour of the device")
     parser.set_defaults(run=run)
 
 
 def run(args: Any) -> ExitCode:
     """Print the estimate; the exit code is the verdict."""
+    if args.price is not None and args.price < 0:
+        raise UsageError(f"--price {args.price:g} is below zero", remedy="give dollars an hour, such as --price 1.5")
     given = given_options(args)
     subject = subjects.look_up(args)
     if args.solve is not None:
@@ -54,8 +58,8 @@ def run(args: Any) -> ExitCode:
 
         return run_solve(args.solve, given, subject, as_json=args.json)
     if "method" in given or "quant" in given:
-        return _one(given, subject, as_json=args.json)
-    return _each(given, subject, as_json=args.json)
+        return _one(given, subject, usd_per_hour=args.price, as_json=args.json)
+    return _each(given, subject, usd_per_hour=args.price, as_json=args.json)
 
 
 def verdict_code(candidates: list[Candidate], *, device_named: bool) -> ExitCode:
@@ -70,11 +74,12 @@ def verdict_code(candidates: list[Candidate], *, device_named: bool) -> ExitCode
     return ExitCode.NO_VERDICT if device_named else ExitCode.OK
 
 
-def _one(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode:
+def _one(given: dict[str, Any], subject: Subject, *, usd_per_hour: float | None, as_json: bool) -> ExitCode:
     resolved = subjects.complete(subject, given)
     candidate = subjects.price(subject, resolved)
+    cost = cost_of(candidate, usd_per_hour=usd_per_hour, max_steps=resolved.recipe.max_steps)
     if as_json:
-        show_json(estimate_object(candidate, resolved.options))
+        show_json(estimate_object(candidate, resolved.options, cost))
     else:
         width = terminal_width()
         show(
@@ -82,12 +87,14 @@ def _one(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode:
             "",
             ledger_text(candidate, width=width),
             "",
+            time_text(candidate, cost, width=width),
+            "",
             verdict_text(candidate, width=width, unmeasured_rows=subject.unmeasured_rows),
         )
     return verdict_code([candidate], device_named=subject.device_named)
 
 
-def _each(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode:
+def _each(given: dict[str, Any], subject: Subject, *, usd_per_hour: float | None, as_json: bool) -> ExitCode:
     priced: list[tuple[Candidate, Resolved]] = []
     unpriced: list[Unpriced] = []
     for method in ESTIMATED_NAMES:
@@ -102,7 +109,10 @@ def _each(given: dict[str, Any], subject: Subject, *, as_json: bool) -> ExitCode
     if as_json:
         show_json(
             {
-                "estimates": [estimate_object(candidate, resolved.options) for candidate, resolved in priced],
+                "estimates": [
+                    estimate_object(candidate, resolved.options, cost_of(candidate, usd_per_hour=usd_per_hour))
+                    for candidate, resolved in priced
+                ],
                 "unpriced": [{"method": row.method, "reason": str(row.error)} for row in unpriced],
             }
         )
@@ -129,10 +139,11 @@ def comparison_row(candidate: Candidate) -> list[str]:
         "" if candidate.headroom_bytes is None else format_bytes(candidate.headroom_bytes),
         candidate.verdict or "none",
         budget.peak_phase.replace("_", " "),
+        "" if candidate.time is None else f"{candidate.time.tokens_per_second.typical:,.0f}",
     ]
 
 
-COMPARISON_HEAD = ["method", "process", "up to", "headroom", "verdict", "peak in"]
+COMPARISON_HEAD = ["method", "process", "up to", "headroom", "verdict", "peak in", "tokens/s"]
 
 
 def _show_rows(subject: Subject, priced: list[tuple[Candidate, Resolved]], unpriced: list[Unpriced]) -> None:
@@ -141,7 +152,7 @@ def _show_rows(subject: Subject, priced: list[tuple[Candidate, Resolved]], unpri
     show(
         *headline(subject, shared_options([resolved.options for _, resolved in priced]), width=width),
         "",
-        table(rows, "<>>><<", width=width),
+        table(rows, "<>>><<>", width=width),
     )
     for row in unpriced:
         show(paragraph(str(row.error.message), width=width, first=f"  {row.method}: not priced here: "))

@@ -9,6 +9,7 @@ import math
 
 from vramplan.planner.device import DeviceProfile
 from vramplan.planner.throughput.values import Range, RunCost, StepTime
+from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Workload
 
 UTILISATION = (0.6, 0.85, 1.0)
@@ -20,6 +21,7 @@ SECONDS_PER_HOUR = 3600.0
 def run_cost(
     time: StepTime | None,
     workload: Workload,
+    setup: TrainingSetup,
     profile: DeviceProfile | None,
     *,
     usd_per_hour: float | None = None,
@@ -28,18 +30,19 @@ def run_cost(
     """What a run of a workload takes on one device.
 
     Args:
-        time: of one optimizer step at the run's typical length of rows; None: not known.
+        time: of one optimizer step whose rows are the longest; None: not known.
         usd_per_hour: ``--price``; the profile's dated price without.
         max_steps: where the run stops earlier.
     """
     missing = []
     price, price_basis = _price(profile, usd_per_hour)
-    steps = _steps(workload, max_steps)
+    steps = _steps(workload, max_steps, packing=setup.packing)
     if steps is None:
-        missing.append("how many rows there are: name the training file with --data")
+        missing.append("how many rows there are: --data FILE")
     if time is None or steps is None:
         return RunCost(steps=steps, usd_per_hour=price, price_basis=price_basis, unknown_because=tuple(missing))
-    hours = time.seconds.times(steps / SECONDS_PER_HOUR)
+    share = _mean_length(workload, setup.micro_batch_size) / workload.sequence_length
+    hours = time.seconds.times(steps * share / SECONDS_PER_HOUR)
     if price is None:
         missing.append("the price of an hour: --price")
     watts = profile.tdp_watts if profile is not None else None
@@ -56,11 +59,29 @@ def run_cost(
     )
 
 
-def _steps(workload: Workload, max_steps: int | None) -> int | None:
-    if workload.num_examples is None:
+def _steps(workload: Workload, max_steps: int | None, *, packing: bool) -> int | None:
+    rows: float | None = workload.num_examples
+    if rows is not None and packing:
+        lengths = workload.length_quantiles
+        rows = rows * sum(lengths) / len(lengths) / workload.sequence_length if lengths else None
+    if rows is None:
         return max_steps
-    whole = math.ceil(workload.num_examples * workload.num_train_epochs / workload.sequences_per_step)
+    whole = max(1, math.ceil(rows * workload.num_train_epochs / workload.sequences_per_step))
     return whole if max_steps is None else min(whole, max_steps)
+
+
+def _mean_length(workload: Workload, micro_batch_size: int) -> float:
+    """Tokens of a row on average, each micro batch padded to its longest; all alike where none were measured.
+
+    The longest of n rows stays below a length with the n-th power of the chance that one row does.
+    """
+    lengths = workload.length_quantiles
+    if not lengths:
+        return workload.sequence_length
+    last = len(lengths) - 1
+    shares = [(place + 0.5) / len(lengths) for place in range(len(lengths))]
+    longest = [lengths[round(last * math.pow(share, 1 / micro_batch_size))] for share in shares]
+    return sum(longest) / len(longest)
 
 
 def _price(profile: DeviceProfile | None, usd_per_hour: float | None) -> tuple[float | None, str | None]:

@@ -4,7 +4,7 @@
                             for that of its weight where that trains
     attention               2 x 2 x heads x head_dim for every query and key that meet; its backward 2.5 times that in
                             a fused kernel, which makes the scores again, and twice in eager code
-    checkpointing           a layer's forward once more, but for the linear that ends it: torch.utils.checkpoint stops
+    checkpointing           a layer's forward once more, but for the product that ends it: torch.utils.checkpoint stops
                             as soon as the last tensor it needs is there (its ``early_stop``)
     experts                 the ones a token is sent to
     the head                over all positions; TRL's fused loss over those with a label, and once more in its backward
@@ -14,6 +14,7 @@ Norms, activations, rotary positions and state-space scans are not products of m
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vramplan.planner.memory.expert_adapters import converted
 from vramplan.planner.memory.static_methods import (
@@ -24,7 +25,7 @@ from vramplan.planner.memory.static_methods import (
     saved,
 )
 from vramplan.planner.method_targets import ATTENTION_OUTPUTS, MLP_OUTPUTS, ends_with
-from vramplan.planner.methods import Bitfit, Bottleneck, Lora, Ptuning, Qlora, prepends_rows, trains_base
+from vramplan.planner.methods import Bitfit, Bottleneck, Ia3, Lora, Prefix, Ptuning, Qlora, prepends_rows, trains_base
 from vramplan.planner.model_spec import ModelSpec, Weight
 from vramplan.planner.tasks import in_tower, is_classification_head
 from vramplan.planner.throughput.attention_pairs import attention_flops
@@ -35,6 +36,9 @@ EXPERTS_PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k"
 """What configs call the number of experts a token is sent to."""
 _POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_ffw_layernorm", "output.LayerNorm")
 """Norms after a layer's last linear: their input is saved, so checkpointing makes that linear's output again."""
+
+_DROPOUTS = ("resid_pdrop", "hidden_dropout", "hidden_dropout_prob", "resid_dropout", "residual_dropout")
+"""What configs call a dropout of that output, whose mask is saved too."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,18 @@ def count_work(model: ModelSpec, workload: Workload, setup: TrainingSetup, *, el
     for weight in model.weights:
         if not _is_product(weight) or is_head(weight, model):
             continue
-        ran = 2 * _active_numel(weight, model) * weight.count * tokens.of_weight(weight)
-        added = _added(weight, model, setup, tokens)
-        trains = _trains(weight, setup)
-        forward += ran + added
-        backward += ran * (1 + trains) + 2 * added
+        position = tokens.of_weight(weight)
+        ran = 2 * _active_numel(weight, model) * weight.count * position
+        added = _added(weight, model, setup, position)
+        forward += ran + added.flops + added.without_gradient
+        backward += ran * (1 + _trains(weight, setup)) + 2 * added.flops
+        if _reads_what_never_trains(weight, setup):  # no gradient of its input is made
+            backward -= (ran + added.first) // weight.count
         repeated = bool(weight.layers) and setup.gradient_checkpointing
-        if repeated and not _ends_layer(weight, model):
-            again += ran + added
-        elif repeated:
-            again += added // 2  # A's product, which B's backward needs
+        if repeated:
+            again += ran + added.flops + added.without_gradient
+        if repeated and _ends_layer(weight, model):
+            again -= added.flops - added.first if added.flops else ran
         read = weight.numel * weight.count * element_bytes
         for place, times in enumerate((1, 1, int(repeated))):
             weight_reads[place] += read * times
@@ -168,28 +174,50 @@ def _trains(weight: Weight, setup: TrainingSetup) -> bool:
     return is_classification_head(weight.name) or saved(weight, getattr(method, "modules_to_save", ()))
 
 
-def _added(weight: Weight, model: ModelSpec, setup: TrainingSetup, tokens: _Tokens) -> int:
-    """Operations of what a method puts beside or after a linear; both of its gradients are made."""
+class _Added(NamedTuple):
+    """Operations of what a method puts beside or after a linear, forward."""
+
+    flops: int = 0
+    """Of products both of whose gradients are made."""
+    first: int = 0
+    """Of the first of two such products."""
+    without_gradient: int = 0
+
+
+def _added(weight: Weight, model: ModelSpec, setup: TrainingSetup, position: int) -> _Added:
     method = setup.method
     if isinstance(method, Bottleneck):
         but = any(ends_with(weight.name, other) for other in excluded_modules(method))
         if but or not is_adaptable(weight) or not matches(weight, model, method.target_modules):
-            return 0
+            return _Added()
         width = weight.shape[1] if weight.module == "conv" else weight.shape[0]
-        return 4 * width * method.bottleneck_size * weight.count * tokens.of_weight(weight)
+        each = 2 * width * method.bottleneck_size * weight.count * position
+        return _Added(2 * each, each)
     if not isinstance(method, (Lora, Qlora)):
-        return 0
+        return _Added()
     experts = converted(model, method)
     if weight in experts.parameters:  # the product of B and A itself is made, whatever the tokens
-        return 2 * method.r * weight.numel * weight.count
+        return _Added(2 * method.r * weight.numel * weight.count)
     named = any(ends_with(weight.name, name) for name in experts.names)
     if named or not is_adaptable(weight) or not matches(weight, model, method.target_modules):
-        return 0
-    rows, columns = weight.shape
-    low_rank = 2 * method.r * (rows + columns) * weight.count * tokens.of_weight(weight)
-    # DoRA: B A of an identity matrix, for the norm of each row (peft/tuners/lora/dora.py)
+        return _Added()
+    rows, columns = reversed(weight.shape) if weight.module == "conv" else weight.shape
+    first = 2 * method.r * columns * weight.count * position
+    second = 2 * method.r * rows * weight.count * position
+    # DoRA: A and B of an identity matrix, detached, for the norm of each row (peft/tuners/lora/dora.py)
     norms = 2 * method.r * columns * (rows + columns) * weight.count if method.use_dora else 0
-    return low_rank + norms
+    return _Added(first + second, first, norms)
+
+
+def _reads_what_never_trains(weight: Weight, setup: TrainingSetup) -> bool:
+    """Whether nothing before this linear trains: the first layer's queries, keys and values on a frozen base. With
+    checkpointing PEFT makes the embeddings ask for gradients (enable_input_require_grads)."""
+    behind = isinstance(setup.method, (Lora, Qlora, Ia3, Prefix, Bottleneck))
+    if not behind or setup.gradient_checkpointing or 0 not in weight.layers:
+        return False
+    within = weight.name.partition("{layer}")[2].lower()
+    output = any(ends_with(weight.name, name) for name in ATTENTION_OUTPUTS)
+    return ("attn" in within or "attention" in within) and not output
 
 
 def _ends_layer(weight: Weight, model: ModelSpec) -> bool:
@@ -197,6 +225,8 @@ def _ends_layer(weight: Weight, model: ModelSpec) -> bool:
     if weight.module == "experts" or any(ends_with(weight.name, name) for name in ATTENTION_OUTPUTS):
         return False
     if not any(ends_with(weight.name, name) for name in MLP_OUTPUTS):
+        return False
+    if any(model.config.get(name) for name in _DROPOUTS):
         return False
     return not any(name in other.name for other in model.weights if other.layers for name in _POST_NORMS)
 

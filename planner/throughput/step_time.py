@@ -1,8 +1,11 @@
-"""Step time by roofline: each phase takes as long as its products, attention and memory traffic, or as its launches.
+"""Step time by roofline: each phase takes as long as its products, attention and memory traffic, or as
+starting its kernels.
 
-    phase   = max(products + attention + traffic, kernels x launch)
-    products = max(FLOPs / (peak x fraction), weight bytes / (bandwidth x fraction))
-    step    = micro batches x (forward + loss + backward) + optimizer step
+    phase    = max(device, host) + unhidden x min(device, host)
+    device   = products + attention + traffic + dequantisation
+    host     = kernels x launch
+    products = max(FLOPs / min(peak x ceiling, watts x FLOPs a joule), weight bytes / (bandwidth x fraction))
+    step     = micro batches x (forward + loss + backward) + optimizer step + communication that nothing hides
 
 FLOPs: ``flops``. Traffic: ``traffic``, ``optimizer_traffic``. Fractions: ``constants``. docs/time-model.md works an
 example by hand.
@@ -32,6 +35,8 @@ class Rates:
     flops_per_second: int
     bytes_per_second: int
     architecture: str
+    watts: int | None = None
+    """The board's power limit."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,34 @@ class PhaseTime:
     attention: float
     traffic: float
     dequantization: float
-    launches: float
+    host: float
+    unhidden: float
+    """The share of the shorter of device and host time that the longer does not hide."""
+
+    @property
+    def device(self) -> float:
+        return self.products + self.attention + self.traffic + self.dequantization
 
     @property
     def seconds(self) -> float:
-        return max(self.products + self.attention + self.traffic + self.dequantization, self.launches)
+        return max(self.device, self.host) + self.unhidden * min(self.device, self.host)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Weights, gradients and optimizer states split over devices, as fully sharded data parallelism does."""
+
+    ranks: int
+    link_bytes_per_second: float
+    """Of the slowest link a collective crosses, one direction; between nodes, of a node."""
+    parameter_bytes: int
+    """In the dtype that is gathered."""
+
+    def seconds(self, known: Constants) -> float:
+        """Of one micro batch: weights gathered for the forward and the backward, gradients scattered
+        (Zhao et al., 2023, arXiv:2304.11277, section 3)."""
+        moved = 3 * self.parameter_bytes * (self.ranks - 1) / self.ranks
+        return moved / (self.link_bytes_per_second * known.link_fraction)
 
 
 def compute_dtype(setup: TrainingSetup) -> str:
@@ -78,7 +106,7 @@ def rates_of(profile: DeviceProfile, setup: TrainingSetup) -> Rates | str:
         return f"the profile of {profile.name} has no {dtype} rate"
     if not profile.memory_bandwidth_bytes_per_second:
         return f"the profile of {profile.name} has no memory bandwidth"
-    return Rates(flops, profile.memory_bandwidth_bytes_per_second, profile.architecture)
+    return Rates(flops, profile.memory_bandwidth_bytes_per_second, profile.architecture, profile.tdp_watts)
 
 
 def count(question: Question, replay: Replay, static: StaticMemory) -> Counted:
@@ -95,11 +123,13 @@ def count(question: Question, replay: Replay, static: StaticMemory) -> Counted:
     )
 
 
-def step_time(counted: Counted, rates: Rates, known: Constants = CONSTANTS) -> StepTime:
-    """The time of one optimizer step on one device."""
-    lines = tuple(_lines(counted, rates, known))
+def step_time(
+    counted: Counted, rates: Rates, known: Constants = CONSTANTS, *, shards: Shards | None = None
+) -> StepTime:
+    """The time of one optimizer step; of several devices, where each does what is counted and they share the states."""
+    lines = tuple(_lines(counted, rates, known, shards))
     seconds = sum(line.seconds for line in lines)
-    measured = rates.architecture in known.matmul_fraction
+    measured = rates.architecture in known.flops_per_joule
     low, high = (known.low, known.high) if measured else (known.unmeasured_low, known.unmeasured_high)
     tokens = counted.tokens_per_step
     needed = counted.work.model_flops * counted.micro_batches
@@ -125,7 +155,7 @@ def mfu(model_flops: int, seconds: float, peak_flops_per_second: int) -> float:
     return model_flops / seconds / peak_flops_per_second
 
 
-def _lines(counted: Counted, rates: Rates, known: Constants) -> Iterator[TimeLine]:
+def _lines(counted: Counted, rates: Rates, known: Constants, shards: Shards | None) -> Iterator[TimeLine]:
     work, traffic, times = counted.work, counted.traffic, counted.micro_batches
     backward = work.backward + work.recomputation
     parts: tuple[tuple[TimePhase, Work, Traffic], ...] = (
@@ -133,44 +163,52 @@ def _lines(counted: Counted, rates: Rates, known: Constants) -> Iterator[TimeLin
         ("loss", work.loss, traffic.phase("loss")),
         ("backward", backward, traffic.phase("backward")),
     )
+    busy = 0.0
     for phase, needed, moved in parts:
         accumulated = counted.optimizer.accumulated_bytes / times if phase == "backward" else 0.0
         took = phase_time(needed, moved, rates, known, moved_bytes=accumulated)
+        busy += took.seconds
         yield TimeLine(phase=phase, seconds=took.seconds * times, because=_because(took, needed, times))
     step = counted.optimizer
-    streamed = step.moved_bytes / (rates.bytes_per_second * known.memory_fraction)
-    yield TimeLine(
-        phase="optimizer_step",
-        seconds=max(streamed, step.kernels * known.launch_seconds),
-        because=f"{step.moved_bytes / 1e9:.2f} GB moved",
-    )
+    moved_bytes = step.moved_bytes / (shards.ranks if shards else 1)
+    streamed = moved_bytes / (rates.bytes_per_second * known.memory_fraction)
+    seconds = max(streamed, step.kernels * known.launch_seconds)
+    yield TimeLine(phase="optimizer_step", seconds=seconds, because=f"{moved_bytes / 1e9:.2f} GB moved")
+    if shards:
+        taken = shards.seconds(known)
+        yield TimeLine(
+            phase="communication",
+            seconds=max(0.0, taken - busy) * times,
+            because=f"{taken * times:.2f} s of it, hidden as far as the phases are long",
+        )
 
 
 def phase_time(work: Work, traffic: Traffic, rates: Rates, known: Constants, *, moved_bytes: float = 0.0) -> PhaseTime:
     """One phase of one micro batch; ``moved_bytes`` come on top of what the program writes."""
     flops = rates.flops_per_second
     bandwidth = rates.bytes_per_second * known.memory_fraction
+    matmul_rate = known.matmul_rate(flops, rates.watts, rates.architecture)
     return PhaseTime(
-        products=max(
-            work.linear_flops / (flops * known.matmul_fraction_of(rates.architecture)), work.weight_bytes / bandwidth
-        ),
+        products=max(work.linear_flops / matmul_rate, work.weight_bytes / bandwidth),
         attention=work.attention_flops / (flops * known.attention_fraction),
         traffic=(traffic.written_bytes * known.moved_per_written + moved_bytes) / bandwidth,
         dequantization=traffic.dequantized_bytes * known.dequantized_moved / bandwidth,
-        launches=traffic.kernels * known.launch_seconds,
+        host=traffic.kernels * known.launch_seconds,
+        unhidden=known.unhidden,
     )
 
 
 def _because(took: PhaseTime, work: Work, times: int) -> str:
     """The shares of a phase, largest first."""
+    if took.host > took.device:
+        return f"starting its kernels {took.host / took.seconds:.0%}, the rest is hidden behind that"
     shares = {
         f"{work.linear_flops * times / 1e12:.1f} TFLOP of products": took.products,
         f"{work.attention_flops * times / 1e12:.2f} TFLOP of attention": took.attention,
         "memory traffic": took.traffic,
         "dequantisation": took.dequantization,
+        "starting kernels": took.unhidden * took.host,
     }
-    if took.seconds == took.launches:
-        return "as long as starting its kernels takes"
-    total = took.seconds or 1.0
     ranked = sorted(shares.items(), key=lambda item: -item[1])
+    total = took.seconds or 1.0
     return ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in ranked if seconds / total >= 0.005)

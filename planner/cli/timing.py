@@ -1,0 +1,76 @@
+"""How long a step and a run take, and what the run costs, in words."""
+
+from vramplan.planner.candidate import Candidate
+from vramplan.planner.cli.render import joined, paragraph, table
+from vramplan.planner.throughput.values import Range, RunCost, StepTime
+
+
+def cost_of(candidate: Candidate, *, usd_per_hour: float | None = None, max_steps: int | None = None) -> RunCost:
+    """What a run of a candidate takes, at the price given or its device's own."""
+    from vramplan.planner.adapters.profiles import match_profile
+    from vramplan.planner.throughput.cost import run_cost
+
+    device = candidate.device
+    profile = match_profile(device.profile)[0] if device is not None and device.profile is not None else None
+    return run_cost(
+        candidate.time,
+        candidate.workload,
+        candidate.setup,
+        profile,
+        usd_per_hour=usd_per_hour,
+        max_steps=max_steps,
+    )
+
+
+def time_text(candidate: Candidate, cost: RunCost, *, width: int) -> str:
+    """The step's time by phase, then the run's hours, energy and money."""
+    time = candidate.time
+    if time is None:
+        return paragraph(candidate.time_unknown_because or "not asked for", width=width, first="time     unknown: ")
+    rows = [["phase", "seconds", "because"]]
+    rows += [[line.phase.replace("_", " "), _figure(line.seconds), line.because] for line in time.lines]
+    return "\n".join(
+        [
+            paragraph(step_words(time), width=width, first="time     "),
+            table(rows, "<><", width=width),
+            paragraph(run_words(cost), width=width, first="run      "),
+            paragraph(f"times are {time.basis}", width=width, first="basis: "),
+        ]
+    )
+
+
+def step_words(time: StepTime) -> str:
+    """One optimizer step: seconds with their range, tokens a second, MFU."""
+    seconds = time.seconds
+    return joined(
+        (
+            f"{_figure(seconds.typical)} s a step, {_figure(seconds.low)} to {_figure(seconds.high)}",
+            f"{time.tokens_per_second.typical:,.0f} tokens/s",
+            f"MFU {time.mfu:.0%}",
+        )
+    )
+
+
+def run_words(cost: RunCost) -> str:
+    """The whole run, and what is missing."""
+    parts = [] if cost.steps is None else [f"{cost.steps:,} steps"]
+    if cost.hours is not None:
+        parts.append(_range(cost.hours, "hours"))
+    if cost.kilowatt_hours is not None:
+        parts.append(_range(cost.kilowatt_hours, "kWh for the board"))
+    if cost.usd is not None:
+        parts.append(f"{_range(cost.usd, 'USD')} at {cost.usd_per_hour:g} an hour ({cost.price_basis})")
+    return joined((*parts, *(f"unknown: {reason}" for reason in cost.unknown_because)))
+
+
+def _range(found: Range, unit: str) -> str:
+    return f"{_figure(found.typical)} {unit} ({_figure(found.low)} to {_figure(found.high)})"
+
+
+def _figure(value: float) -> str:
+    """Three digits.
+
+    >>> _figure(0.01234), _figure(3.456), _figure(1234.5)
+    ('0.0123', '3.46', '1,234')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
