@@ -61,6 +61,7 @@ def own_lengths(model_type: str, config: dict[str, Any], sequence_length: int) -
         own[f"S/{rate}"] = sequence_length // rate
         own[f"S/{rate}+1"] = sequence_length // rate + 1
         own[f"S+S/{rate}"] = sequence_length + sequence_length // rate
+        own[f"S+S/{rate}+1"] = sequence_length + sequence_length // rate + 1
     return own
 
 

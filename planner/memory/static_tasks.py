@@ -14,7 +14,7 @@ def head_copies(model: ModelSpec, setup: TrainingSetup) -> list[Group]:
         return []
     size = BYTES[setup.precision.adapter_dtype]
     return [
-        Group(weight.numel, size, weight.count, decays=not weight.name.endswith("bias"))
+        Group(weight.numel, size, weight.count, decays=not weight.name.endswith("bias"), shape=weight.shape)
         for weight in model.weights
         if is_classification_head(weight.name)
     ]
