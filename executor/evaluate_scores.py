@@ -42,7 +42,7 @@ def evaluate(request: EvaluateRequest, say: Callable[[str], None]) -> Evaluation
     score = _scorer(plan, rows, tokenizer, device)
     found = {}
     for name, model in _models(request, plan, tokenizer, device, say):
-        say(f"evaluating the {name} on {len(rows.rows)} rows")
+        say(f"evaluating the {name} model on {len(rows.rows)} rows")
         with torch.inference_mode(), _autocast(plan, device):
             found[name] = score(model)
     labels = [row["label"] for row in rows.rows] if plan.workload.task == "classification" else []

@@ -157,7 +157,7 @@ def test_the_command_shows_both_models_and_keeps_what_it_found(
     assert f"{kept.base.loss:.4f}" in out
     assert f"{kept.tuned.loss:.4f}" in out
     assert f"loss {kept.tuned.loss - kept.base.loss:+.4f}" in out
-    assert "evaluating the tuned on 10 rows" in err
+    assert "evaluating the tuned model on 10 rows" in err
 
 
 @pytest.mark.parametrize(
