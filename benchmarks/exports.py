@@ -5,8 +5,8 @@
 Each engine is asked in an environment of its own, where it is installed (``kubernetes`` and ``pytorchjob``:
 kubernetes-validate, kubernetes, kubeflow-training). The answers go to ``results/exports.json``. With ``--schemas`` the
 keys each engine knows are written to ``tests/fixtures/engines``, cut to what exports use: the tests read those where
-the engine is not installed. trl, accelerate, torchrun and the script are run for real by the tests; ``slurm`` takes a
-cluster: any name before the ``=`` and ``sbatch`` after it.
+the engine is not installed. trl, accelerate, torchrun and the script are run for real by the tests. ``slurm`` asks the
+cluster that ``sbatch`` reaches, and any interpreter does.
 """
 
 import argparse

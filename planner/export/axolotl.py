@@ -45,7 +45,6 @@ FIELDS = {
     "setup.attention": "attn_implementation",
     "setup.loss": "the model's own",
     "setup.packing": "sample_packing",
-    "setup.kbit_preparation": "always, on a quantised base",
     "recipe.learning_rate": "learning_rate",
     "recipe.lr_scheduler_type": "lr_scheduler",
     "recipe.warmup_steps": "warmup_steps, warmup_ratio",
@@ -87,10 +86,11 @@ def refuses(source: Source) -> Iterator[Refusal]:
     halves = ("fp32", "bf16") if not quantised(plan) else ("fp32",)
     combinations = [(*pair, half) for pair in _PRECISIONS for half in (halves if pair[0] == "bf16" else ("fp32",))]
     yield from precision_is_one_of(source, combinations, because="weights and autocast are one setting there")
-    if quantised(plan):
-        yield from only(
-            plan, "setup.kbit_preparation", True, because="it always prepares setup.method.kind qlora's base"
-        )
+    because = "it takes the preparation of norms, embeddings and head back (axolotl/loaders/model.py)"
+    yield from only(plan, "setup.kbit_preparation", False, because=because)
+    if trains_base(setup.method) and setup.precision.dtype != "fp32":
+        because = f"with any other it trains embeddings and norms of setup.method.kind {setup.method.kind} in fp32"
+        yield from only(plan, "setup.attention", "flash_attention_2", because=because)
     if setup.packing and setup.attention != "flash_attention_2":
         because = "without flash_attention_2 its packed rows see one another"
         yield Refusal("setup.packing", True, because, "--attention flash_attention_2, or --no-packing")

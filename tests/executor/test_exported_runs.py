@@ -43,7 +43,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "layerwise": ({"method": Layerwise(lower_layers=1, lower_learning_rate=1e-4)}, "text"),
     "qlora in bf16, prepared": ({"method": Qlora(r=4), "precision": HALF, "kbit_preparation": True}, "prompts"),
-    "dora on int8": ({"method": Qlora(r=4, quant="int8")}, "prompts"),
+    "lora on int8": ({"method": Qlora(r=4, quant="int8")}, "prompts"),
     "packed lora from PiSSA": ({"method": Lora(r=4, init_lora_weights="pissa_niter_4"), "packing": True}, "text"),
     "prefix": ({"method": Prefix(num_virtual_tokens=4)}, "prompts"),
     "prompt from text": ({"method": Prompt(num_virtual_tokens=4, prompt_tuning_init_text='what "comes"?')}, "prompts"),
@@ -129,6 +129,32 @@ def test_the_report_is_explained_beside_the_plan(world: dict[str, Path], tmp_pat
     lines = {line.component: line for phase in explain(plan, report).phases for line in phase.lines}
     assert {name: line.error_bytes for name, line in lines.items()} == dict.fromkeys(lines, 0)
     assert (report.status, report.steps, report.environment["rank"]) == ("done", 4, "0")
+
+
+def test_the_phases_of_a_gpu_run_follow_the_last_layer(world: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script's own meter over a real forward and backward pass, with the allocator's statistics played."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from vramplan.planner.export.script_report import PHASES_CUDA
+
+    readings = iter(range(100, 900, 100))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: next(readings))
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 1000)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    defined: dict[str, Any] = {"torch": torch}
+    exec(PHASES_CUDA, defined)  # noqa: S102 - ours, and never a plan's
+    phases = defined["Phases"]()
+    model = AutoModelForCausalLM.from_pretrained(world["model"])
+    phases.watch(model)
+    ids = torch.arange(4, 12).reshape(1, 8)
+    for _ in range(2):
+        phases.enter("forward")
+        model(input_ids=ids, labels=ids).loss.backward()
+        phases.enter("optimizer_step")
+        phases.leave()
+    peaks = {"forward": 500, "loss": 600, "backward": 700, "optimizer_step": 800}
+    assert phases.peaks == {phase: (peak, 1000) for phase, peak in peaks.items()}
 
 
 def test_the_script_says_why_it_will_not_start(world: dict[str, Path], tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def source(engine: str, method: Method | None = None, **changes: Any) -> Source:
         "gradient_accumulation_steps": 4,
         "gradient_checkpointing": method.kind != "prefix",
         "loss": "standard" if engine in ("axolotl", "llamafactory") else "fused",
-        "kbit_preparation": engine == "axolotl" and quantised,
+        "attention": "flash_attention_2" if engine == "axolotl" and base_trains else "sdpa",
     }
     if engine == "trl" and quantised:
         setup["precision"] = Precision(dtype="bf16", mixed_precision="bf16", adapter_dtype="bf16")

@@ -264,3 +264,14 @@ def test_how_the_base_is_quantised_is_told(quant: Any) -> None:
     assert f"load_in_8bit: {str(bits).lower()}" in texts["axolotl"]["config.yaml"]
     assert f"quantization_bit: {8 if bits else 4}" in texts["llamafactory"]["train.yaml"]
     assert ("load_in_8bit: true" if bits else f'bnb_4bit_quant_type: "{quant}"') in texts["trl"]["sft.yaml"]
+
+
+def test_the_page_on_exports_names_every_engine_and_file() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    for engine in ENGINES:
+        assert f"| `{engine}` |" in page
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{engine}` |"))
+        files = set(export(ENGINES[engine], source(engine))) - (
+            {"train.py", "requirements.txt"} if "the script" in row else set()
+        )
+        assert {file for file in files if f"`{file}" not in row} == set()
