@@ -60,7 +60,7 @@ BROKEN: dict[str, dict[str, Callable[[str], str]]] = {
     },
     "trl": {
         "an unknown key": _added("lora_rank: 16"),
-        "an unknown choice": _replaced('dtype: "bfloat16"', 'dtype: "bf16"'),
+        "an unknown choice": _replaced('optim: "adamw_torch_fused"', 'optim: "adam_fused"'),
     },
 }
 
