@@ -51,6 +51,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "prompt": {"learning_rate": 1e-1, **VIRTUAL},
     "ptuning": {"encoder_hidden_size": 32, "learning_rate": 2e-2, **VIRTUAL},
 }
+BESIDE_A_HEAD = {"prefix": 1e-2, "prompt": 1e-2, "ptuning": 5e-3}
+"""Rates of a classifier, whose head trains at the same one."""
 STEPS = 12
 HELD_OUT_ROWS = 12
 PEAK_TOLERANCE = 0.02
@@ -78,6 +80,8 @@ def run_cell(cell: Cell, folder: Path, **given: Any) -> dict[str, Any]:
     """What was planned and what happened; a refusal is a result too."""
     fields = {"method": cell.method, **METHODS[cell.method], **given}
     rate = fields.pop("learning_rate")
+    if cell.task == "classification":
+        rate = BESIDE_A_HEAD.get(cell.method, rate)
     model_path = make_model(folder / "model", cell.family, cell.task)
     rows = rows_of(cell.task)
     held_out = folder / "heldout.jsonl"

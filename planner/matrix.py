@@ -189,11 +189,11 @@ RULES: tuple[Rule, ...] = (
         {"mixed_precision": "bf16", "dtype": "bf16"},
     ),
     Rule(
-        "an fp32 head behind a half-precision base",
+        "a head in another dtype than its base",
         lambda cell: (
             cell.task == "classification"
             and cell.method not in _BASE_TRAINS
-            and _plain_half(cell)
+            and cell.mixed_precision == "no"
             and cell.adapter_dtype != cell.dtype
         ),
         "breaks",

@@ -10,9 +10,12 @@ from vramplan.planner.errors import UsageError
 from vramplan.planner.methods import Method, quant_of, trains_base
 from vramplan.planner.picker import Picker
 from vramplan.planner.training_setup import Precision
+from vramplan.planner.workload import Task
 
 
-def resolve_precision(pick: Picker, method: Method, loop: str, device: Device | None) -> Precision:
+def resolve_precision(
+    pick: Picker, method: Method, loop: str, device: Device | None, task: Task = "causal-lm"
+) -> Precision:
     """The three dtypes of a setup.
 
     Raises:
@@ -33,8 +36,8 @@ def resolve_precision(pick: Picker, method: Method, loop: str, device: Device | 
     _check_scaled_base(precision, method)
     if trains_base(method):
         return precision
-    quantised = quant_of(method) is not None
-    return precision.model_copy(update={"adapter_dtype": _adapter_dtype(pick, method.kind, quantised, loop, precision)})
+    cast = quant_of(method) is not None and loop == "executor" and task == "causal-lm"
+    return precision.model_copy(update={"adapter_dtype": _adapter_dtype(pick, method.kind, cast, precision)})
 
 
 def _check_scaled_base(precision: Precision, method: Method) -> None:
@@ -62,7 +65,8 @@ def _defaults(base_trains: bool, device: Device | None) -> tuple[str, str, str |
     return "bf16", "bf16", None
 
 
-def _adapter_dtype(pick: Picker, kind: str, quantised: bool, loop: str, precision: Precision) -> str:
+def _adapter_dtype(pick: Picker, kind: str, cast: bool, precision: Precision) -> str:
+    """``cast``: trl makes adapters on quantised bases bf16."""
     asked = pick.given("adapter_dtype")
     if asked == "bf16" and precision.mixed_precision == "fp16":
         raise UsageError(
@@ -71,7 +75,7 @@ def _adapter_dtype(pick: Picker, kind: str, quantised: bool, loop: str, precisio
         )
     if asked in ("fp32", "bf16"):
         return str(pick.take("adapter_dtype", "fp32"))
-    if quantised and loop == "executor" and precision.mixed_precision != "fp16":
+    if cast and precision.mixed_precision != "fp16":
         return str(pick.settle("adapter_dtype", "bf16", "trl casts adapters on a quantised base to bf16"))
     if kind == "ln-tuning" and precision.dtype == "bf16" and precision.mixed_precision == "no":
         return str(pick.settle("adapter_dtype", "bf16", "PEFT copies norms as they are"))

@@ -26,10 +26,11 @@ from vramplan.planner.precision import resolve_precision
 from vramplan.planner.setup_check import check_setup
 from vramplan.planner.sharding_choice import choose_sharding
 from vramplan.planner.stored_quantised import check_quantization
-from vramplan.planner.tasks import DEFAULT_NUM_LABELS, DEFAULT_TARGET_LENGTH, NO_CHECKPOINTING, check_task, default_task
+from vramplan.planner.task_choice import choose_num_labels, choose_target_length
+from vramplan.planner.tasks import NO_CHECKPOINTING, check_task, default_task
 from vramplan.planner.training_setup import TrainingRecipe, TrainingSetup
 from vramplan.planner.unpriced import refuse_unpriced
-from vramplan.planner.workload import RowLengths, Task, Workload
+from vramplan.planner.workload import RowLengths, Workload
 
 DEFAULT_SEQUENCE_LENGTH = 1024
 DEFAULT_SEQUENCES_PER_STEP = 16
@@ -135,8 +136,8 @@ def _resolve(
     epochs = pick.take("num_train_epochs", 1.0)
     workload = Workload(
         task=task,
-        num_labels=_num_labels(pick, task),
-        target_length=_target_length(pick, model, task, rows),
+        num_labels=choose_num_labels(pick, task),
+        target_length=choose_target_length(pick, model, task, rows),
         sequence_length=sequence_length,
         sequences_per_step=micro_batch * accumulation * world,
         valid_label_fraction=_valid_labels(pick, sequence_length, rows),
@@ -146,7 +147,7 @@ def _resolve(
     )
     setup = TrainingSetup(
         method=method,
-        precision=resolve_precision(pick, method, loop, device),
+        precision=resolve_precision(pick, method, loop, device, task),
         optimizer=pick.take("optimizer", "adamw_torch_fused"),
         micro_batch_size=micro_batch,
         gradient_accumulation_steps=accumulation,
@@ -229,32 +230,6 @@ def _valid_labels(pick: Picker, sequence_length: int, rows: RowLengths | None) -
     if most is None or pick.given("completion_only") is False or pick.given("packing") or most >= sequence_length - 1:
         return float(pick.take("valid_labels", 1.0))
     return float(pick.take("valid_labels", most / (sequence_length - 1), derived="the longest completion of the data"))
-
-
-def _num_labels(pick: Picker, task: Task) -> int | None:
-    if task == "classification":
-        if pick.given("num_labels") == 1:
-            raise UnsupportedError(
-                "--num-labels 1 is a regression, whose loss is not priced yet", remedy="--num-labels 2 or more"
-            )
-        return int(pick.take("num_labels", DEFAULT_NUM_LABELS))
-    _check_only(pick, "num_labels", "classification")
-    return None
-
-
-def _target_length(pick: Picker, model: ModelSpec, task: Task, rows: RowLengths | None) -> int | None:
-    if task == "seq2seq":
-        wanted = min(DEFAULT_TARGET_LENGTH, model.context_length or DEFAULT_TARGET_LENGTH)
-        if rows is not None and rows.longest_target is not None and rows.longest_target < wanted:
-            return int(pick.take("target_length", rows.longest_target, derived="the longest target of the data"))
-        return int(pick.take("target_length", wanted))
-    _check_only(pick, "target_length", "seq2seq")
-    return None
-
-
-def _check_only(pick: Picker, option: str, task: Task) -> None:
-    if pick.given(option) is not None:
-        raise UsageError(f"{flag_of(option)} belongs to --task {task}", remedy=f"leave {flag_of(option)} out")
 
 
 def _step(pick: Picker, sequence_length: int, world: int) -> tuple[int, int]:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vramplan.planner.adapters.calibration_files import find_figures
 from vramplan.planner.adapters.datasets import DataFile, read_data_file
+from vramplan.planner.adapters.hub_data import local_data
 from vramplan.planner.adapters.lengths import measure_rows
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cluster import Cluster
@@ -83,7 +85,7 @@ def read_training_data(args: argparse.Namespace, task: Task) -> DataFile:
         BadDataError: it cannot be read, or a row of it is unusable.
     """
     return read_data_file(
-        Path(args.data),
+        local_data(args.data),
         task,
         columns=vars(args).get("columns"),
         skip_bad_rows=bool(vars(args).get("skip_bad_rows")),
@@ -179,6 +181,7 @@ def bounds_of(subject: Subject, given: Mapping[str, Any]) -> "Bounds | None":
         lambda key, may_trace: (find_program if may_trace else known_program)(key).program,
         traceable=traceable,
         profile=match_profile(device.profile)[0] if device is not None and device.profile else None,
+        figures=find_figures(device),
     )
 
 

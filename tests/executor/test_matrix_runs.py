@@ -51,14 +51,18 @@ def cells() -> list[Cell]:
                 quant=quant,  # type: ignore[arg-type]
                 dtype=dtype,  # type: ignore[arg-type]
                 mixed_precision=mixed,  # type: ignore[arg-type]
-                adapter_dtype="bf16"
-                if quant or (method == "ln-tuning" and (dtype, mixed) == ("bf16", "no"))
-                else "fp32",
+                adapter_dtype=adapter_dtype(method, task, quant, dtype, mixed),  # type: ignore[arg-type]
                 micro_batch_size=4,
                 device="cpu",
             )
         )
     return found
+
+
+def adapter_dtype(method: str, task: str, quant: str | None, dtype: str, mixed: str) -> str:
+    """trl makes adapters on quantised bases bf16, and PEFT copies norms as they are."""
+    cast = quant is not None and task == "causal-lm"
+    return "bf16" if cast or (method, dtype, mixed) == ("ln-tuning", "bf16", "no") else "fp32"
 
 
 def name_of(cell: Cell) -> str:
@@ -110,7 +114,8 @@ def run(plan: Plan, folder: Path) -> RunReport:
 @pytest.mark.parametrize("cell", [cell for cell in cells() if refusal(cell) is None], ids=name_of)
 def test_an_allowed_cell_trains(cell: Cell, tmp_path: Path) -> None:
     plan = plan_of(cell, tmp_path)
-    assert plan.setup.precision.adapter_dtype in (cell.adapter_dtype, "fp32")
+    if cell.method not in ("full", "layerwise", "bitfit"):
+        assert plan.setup.precision.adapter_dtype == cell.adapter_dtype
     report = run(plan, tmp_path)
     assert report.status == "done", report.failure
     assert report.eval_loss_after is not None
@@ -291,7 +296,7 @@ def _(folder: Path) -> None:
     assert "dtype" in failure_without_the_matrix(cell, folder, precision=precision)
 
 
-@proof("an fp32 head behind a half-precision base")
+@proof("a head in another dtype than its base")
 def _(folder: Path) -> None:
     cell = Cell(method="lora", task="classification", dtype="bf16", mixed_precision="bf16", micro_batch_size=4)
     precision = Precision(dtype="bf16", mixed_precision="no", adapter_dtype="fp32")
