@@ -56,6 +56,7 @@ class Bounds:
     Args:
         traceable: which cells are worth a trace where their program is not here.
         profile: of the device, whose rates decide time; None: times are not known.
+        figures: what nobody can count, as the candidates are priced with.
     """
 
     def __init__(
@@ -66,13 +67,15 @@ class Bounds:
         *,
         traceable: Callable[[Cell], bool] = lambda cell: False,
         profile: DeviceProfile | None = None,
+        figures: outside.Figures = outside.PRIOR,
     ) -> None:
         check_quantization(model)
         self._model, self._device, self._profile = model, device, profile
         self._programs, self._traceable = programs, traceable
         self._route: Route = (device.route if device is not None else None) or "cuda"
         self._quantum = CUDA_QUANTUM_BYTES if self._route == "cuda" else 1
-        self._context = outside.context_bytes(self._route)
+        self._figures = figures
+        self._context = outside.context_bytes(self._route, figures)
         self._static: dict[Hashable, StaticMemory] = {}
         self._static_bytes: dict[Hashable, int] = {}
         self._regimes: dict[Hashable, _Regime | NoProgramError | UnsupportedError] = {}
@@ -168,7 +171,7 @@ class Bounds:
             program = self._programs(key, self._traceable(cell))
         except (NoProgramError, UnsupportedError) as error:
             return error
-        question = Question(self._model, cell.workload, cell.setup, self._route, self._device)
+        question = Question(self._model, cell.workload, cell.setup, self._route, self._device, self._figures)
         return _Regime(program, AllocatedPeaks(question, program))
 
     def _least(self, size_bytes: int) -> Least:
