@@ -12,7 +12,7 @@ example by hand.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vramplan.planner.device import DeviceProfile
 from vramplan.planner.dtypes import BYTES
@@ -28,8 +28,7 @@ from vramplan.planner.throughput.values import Range, StepTime, TimeLine, TimePh
 from vramplan.planner.training_setup import TrainingSetup
 
 
-@dataclass(frozen=True)
-class Rates:
+class Rates(NamedTuple):
     """What a device's data sheet says of its speed."""
 
     flops_per_second: int
@@ -39,8 +38,7 @@ class Rates:
     """The board's power limit."""
 
 
-@dataclass(frozen=True)
-class Counted:
+class Counted(NamedTuple):
     """Everything of a step that is counted and nothing that is fitted."""
 
     work: MicroStepWork
@@ -50,8 +48,7 @@ class Counted:
     tokens_per_step: int
 
 
-@dataclass(frozen=True)
-class PhaseTime:
+class PhaseTime(NamedTuple):
     """Seconds of one phase of one micro batch, by what takes them."""
 
     products: float
@@ -71,8 +68,7 @@ class PhaseTime:
         return max(self.device, self.host) + self.unhidden * min(self.device, self.host)
 
 
-@dataclass(frozen=True)
-class Shards:
+class Shards(NamedTuple):
     """Weights, gradients and optimizer states split over devices, as fully sharded data parallelism does."""
 
     ranks: int
