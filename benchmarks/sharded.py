@@ -18,7 +18,7 @@ from typing import Any
 from vramplan.planner.memory.price import Question
 from vramplan.planner.memory.sharded import pricing_of
 from vramplan.planner.memory.structure import program_key
-from vramplan.planner.methods import Full, Lora
+from vramplan.planner.methods import Full, Lora, Qlora
 from vramplan.planner.model_spec import ModelSpec, Provenance
 from vramplan.planner.training_setup import Precision, TrainingSetup
 from vramplan.planner.workload import Workload
@@ -48,6 +48,12 @@ CELLS: dict[str, dict[str, Any]] = {
     "fsdp, lora, fp32": {"method": Lora(r=4), **STANDARD},
     "fsdp, lora, bf16 base, trl's loss": {"method": Lora(r=4), "dtype": "bf16"},
     "fsdp, lora r=3, tied, trl's loss": {"method": Lora(r=3), "tied": True},
+    "fsdp, qlora, bf16 storage": {
+        "method": Qlora(r=4),
+        "dtype": "bf16",
+        "adapter_dtype": "bf16",
+        **STANDARD,
+    },
     "ddp, full, fp32": {"method": Full(), "sharding": "ddp", **STANDARD},
     "ddp, lora, bf16 base": {"method": Lora(r=4), "sharding": "ddp", "dtype": "bf16", **STANDARD},
 }
@@ -74,7 +80,9 @@ def question_of(cell: dict[str, Any]) -> Question:
     """What is priced, and what the ranks run."""
     cell = {"sharding": "fsdp", **cell}
     precision = Precision(
-        dtype=cell.pop("dtype", "fp32"), mixed_precision=cell.pop("mixed_precision", "no"), adapter_dtype="fp32"
+        dtype=cell.pop("dtype", "fp32"),
+        mixed_precision=cell.pop("mixed_precision", "no"),
+        adapter_dtype=cell.pop("adapter_dtype", "fp32"),
     )
     model = spec_of(tied=cell.pop("tied", False))
     setup = TrainingSetup(precision=precision, micro_batch_size=2, gpus=WORLD, **cell)

@@ -30,6 +30,7 @@ from vramplan.planner.programs.key import Mode
 from vramplan.planner.trace import loss, quantize, step
 from vramplan.planner.trace.record import Case, build_model, declare_static
 from vramplan.planner.trace.segments import following
+from vramplan.planner.trace.skeleton import TORCH_DTYPES
 from vramplan.planner.trace.tracker import Event, Tracker, exact_lifetimes
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Workload
@@ -206,8 +207,18 @@ def _fsdp(model: nn.Module, mode: Mode) -> nn.Module:
         is_main_process=False,
         device=torch.device("cpu"),
     )
+    _store_as(model, TORCH_DTYPES[mode.dtype])
     with torch.device("cpu"):
         return fsdp2_prepare_model(accelerator, model)
+
+
+def _store_as(model: nn.Module, dtype: torch.dtype) -> None:
+    """Packed 4-bit weights as elements of a floating dtype, as ``bnb_4bit_quant_storage`` has them: FSDP2 shards no
+    other."""
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.weight.data = module.weight.data.view(-1).view(dtype).view(-1, 1)
+            module.weight.quant_storage = module.quant_storage = dtype
 
 
 def _ddp(model: nn.Module, mode: Mode) -> nn.Module:

@@ -209,3 +209,19 @@ def test_every_measured_rank_is_within_two_percent() -> None:
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
     assert {row["sharding"] for row in rows} >= {"fsdp", "ddp"}
     assert all(abs(row["off_by"]) <= 0.02 for row in rows)
+
+
+# ------------------------------------------------------------------ the document
+def test_the_documents_table_is_the_measured_one() -> None:
+    page = (RESULTS.parents[2] / "docs" / "sharding.md").read_text(encoding="utf-8")
+    for row in json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]:
+        figures = f"{row['predicted_peak_bytes']:,} | {max(row['measured_peak_bytes']):,}"
+        assert f"| {row['cell']} | {figures} |" in page
+
+
+def test_the_worked_example_is_the_price_of_a_rank() -> None:
+    """docs/sharding.md: shards but for rounding to 512; a step counter, 512 bytes, for each of 291 tensors."""
+    rank = priced(method="full", gpus=8, sequence_length=2048)
+    shards = LLAMA_PARAMS * 4 // 8
+    assert part(rank, "weights", "optimizer_step") == pytest.approx(shards, rel=1e-6)
+    assert part(rank, "optimizer", "optimizer_step") == pytest.approx(2 * shards + 291 * 512, rel=1e-6)
