@@ -8,6 +8,7 @@ from vramplan.executor.here import device_here
 from vramplan.executor.launcher import Run
 from vramplan.executor.options import add_shared_options, agreed, attempt_of, check
 from vramplan.executor.packages import installed_packages
+from vramplan.executor.queue import is_sweep, run_queue
 from vramplan.executor.verification import passed_verification
 from vramplan.executor.watch import watch
 from vramplan.planner.adapters.calibration_files import find_figures
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         PreflightError: checkpoints of an earlier run are in the way.
         RunError: there is nothing to resume from.
     """
+    if is_sweep(args.plan):
+        return run_queue(args, run)
     plan = read_plan(args.plan)
     device = device_here(plan)
     verified = passed_verification(plan, args.plan.parent, device, installed_packages())

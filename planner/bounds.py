@@ -116,13 +116,16 @@ class Bounds:
         rank: int | None = getattr(setup.method, "r", None)
         return self._least(peaks.at(setup.micro_batch_size, cell.workload.sequence_length, rank))
 
-    def time(self, cell: Cell) -> StepTime | None:
+    def time(self, cell: Cell, profile: DeviceProfile | None = None) -> StepTime | None:
         """An optimizer step's time; None where the device's rates are not known.
+
+        Args:
+            profile: of another product with the device's kernels.
 
         Raises:
             NoProgramError, UnsupportedError: no program answers.
         """
-        setup, profile = cell.setup, self._profile
+        setup, profile = cell.setup, profile or self._profile
         if profile is None or self._device is None or self._device.mig:
             return None
         rates = rates_of(profile, setup)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from vramplan.planner.adapters.host import processor_name, read_host_memory
 from vramplan.planner.adapters.nvml import Nvml, Readings, read_nvml
 from vramplan.planner.adapters.profiles import describe, match_profile
-from vramplan.planner.device import Device
+from vramplan.planner.device import Device, DeviceProfile
 from vramplan.planner.errors import UnknownDeviceError, UsageError
 from vramplan.planner.units import format_bytes
 
@@ -141,7 +141,13 @@ def _of_product(text: str) -> tuple[Device, str]:
     profile, matched = match_profile(text)
     if profile.total_bytes is None:
         raise UsageError(f"the memory of {profile.name} is not on record", remedy="give it: --memory 24GiB")
-    device = Device(
+    return device_of(profile), f"{matched}; total memory: {profile.total_basis}"
+
+
+def device_of(profile: DeviceProfile) -> Device:
+    """A product as a device that is not here; its total is known."""
+    assert profile.total_bytes is not None
+    return Device(
         source="profile",
         kind=profile.kind,
         name=profile.name,
@@ -155,7 +161,6 @@ def _of_product(text: str) -> tuple[Device, str]:
         architecture=profile.architecture,
         form_factor=profile.form_factor,
     )
-    return device, f"{matched}; total memory: {profile.total_basis}"
 
 
 def _of_size(memory_bytes: int) -> Device:

@@ -4,9 +4,10 @@ from typing import Any
 
 from vramplan.planner.adapters.devices import inspect_devices, read_cpu
 from vramplan.planner.adapters.profiles import match_profile, search_profiles
+from vramplan.planner.cli.options import PLACE, SETUP, add_each, given_options
 from vramplan.planner.cli.render import joined, paragraph, show, show_json, table, tell, terminal_width
 from vramplan.planner.device import Device, DeviceProfile, Holder
-from vramplan.planner.errors import ExitCode
+from vramplan.planner.errors import ExitCode, UsageError
 from vramplan.planner.units import format_gib
 
 
@@ -14,6 +15,10 @@ def add_parser(subparsers: Any) -> None:
     """Register ``devices``."""
     parser = subparsers.add_parser("devices", description="Show what is here, and the cards known by name.")
     parser.add_argument("query", nargs="*", metavar="QUERY", help="words of a product's name, such as rtx 40")
+    parser.add_argument(
+        "--for", dest="model", metavar="MODEL", help="the smallest and cheapest products that are enough for a model"
+    )
+    add_each(parser, (*(option for option in PLACE if option.name == "revision"), *SETUP))
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -24,6 +29,13 @@ def run(args: Any) -> ExitCode:
     Raises:
         UnknownDeviceError: a query was given and no product has those words.
     """
+    if args.model is not None:
+        from vramplan.planner.cli.devices_for import run_for
+
+        return run_for(args)
+    if unused := given_options(args):
+        name = next(iter(unused)).replace("_", "-")
+        raise UsageError(f"--{name} says what a model is trained with", remedy="add --for MODEL")
     query = " ".join(args.query)
     profiles = search_profiles(query) or (match_profile(query)[0],)
     readings, processor = inspect_devices(), read_cpu()

@@ -1,7 +1,7 @@
 """The options ``estimate``, ``recommend`` and ``plan`` share, under Trainer's and PEFT's names where those have one."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, get_args
 
 from vramplan.planner.cli.parsing import Parser, number, one_of, pairs, size, whole_number
@@ -193,7 +193,12 @@ def add_options(parser: Parser, *, recipe: bool = False, model_required: bool = 
     parser.add_argument(
         "model", metavar="MODEL", help="a catalogue id, a Hub id, or a folder holding config.json", **named
     )
-    for option in (*PLACE, *SETUP, *(RECIPE if recipe else ())):
+    add_each(parser, (*PLACE, *SETUP, *(RECIPE if recipe else ())))
+
+
+def add_each(parser: Parser, options: Iterable[Option]) -> None:
+    """Add options, the rare ones to the group that ``--help-all`` shows."""
+    for option in options:
         arguments: dict[str, Any] = {"dest": option.name, "default": None, "help": option.help.replace("%", "%%")}
         if option.read is None:
             arguments["action"] = argparse.BooleanOptionalAction

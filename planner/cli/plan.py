@@ -23,6 +23,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("plan", description="Freeze one setup into a plan file.")
     add_options(parser, recipe=True)
     parser.add_argument("-o", "--output", metavar="FILE", help="the plan file; runs/<model and method>/plan.json")
+    parser.add_argument("--sweep", action="store_true", help="a plan for each of several ranks and alphas; -o a folder")
     parser.add_argument("--force", action="store_true", help="replace a plan file that exists")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -32,6 +33,10 @@ def run(args: argparse.Namespace) -> ExitCode:
     """Price, freeze, write; the exit code is the verdict, the file is written whatever it is."""
     given = given_options(args)
     subject = subjects.look_up(args)
+    if args.sweep:
+        from vramplan.planner.cli.sweep import run_sweep
+
+        return run_sweep(args, given, subject)
     resolved = subjects.complete(subject, given)
     path = Path(args.output) if args.output else Path("runs", slug(subject.model, resolved.setup.method), "plan.json")
     candidate = subjects.price(subject, resolved)
