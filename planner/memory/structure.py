@@ -6,12 +6,13 @@ from vramplan.planner.attention import cudnn_first
 from vramplan.planner.device import Device, Route
 from vramplan.planner.dims import has_fixed_depth, language_config, model_dims, window_of
 from vramplan.planner.errors import NoProgramError, UnsupportedError
+from vramplan.planner.memory.expert_adapters import converted
 from vramplan.planner.memory.mode import mode_of
 from vramplan.planner.memory.one_device import computing_setup
 from vramplan.planner.memory.recurrence import own_lengths, program_length
 from vramplan.planner.memory.stack import running_stacks, shortest_stack, shortest_stack_layers
-from vramplan.planner.memory.static_methods import prefix_layers, prefix_width
-from vramplan.planner.methods import virtual_tokens
+from vramplan.planner.memory.static_methods import is_adaptable, is_embedding, matches, prefix_layers, prefix_width
+from vramplan.planner.methods import Lora, Qlora, virtual_tokens
 from vramplan.planner.model_spec import ModelSpec, Weight
 from vramplan.planner.programs.key import Mode, ProgramKey, Structure
 from vramplan.planner.programs.program import STACKS
@@ -93,9 +94,23 @@ def program_key(
     own = not has_named_sizes(model)
     structure = _own_structure(model, workload, setup) if own else _structure(model, workload, setup)
     mode = mode_of(setup, workload, route)
+    if isinstance(setup.method, (Lora, Qlora)) and _names_every_linear(setup.method, model):
+        mode = mode.model_copy(update={"target_modules": "all-linear"})
     if cudnn_first(device) and mode.attention == "sdpa" and _told_apart(model, structure, mode):
         mode = mode.model_copy(update={"cudnn_first": True})
     return ProgramKey(structure=structure, mode=mode)
+
+
+def _names_every_linear(method: Lora | Qlora, model: ModelSpec) -> bool:
+    """Whether a list of targets is all-linear in other words: one program serves both."""
+    everything = method.model_copy(update={"target_modules": "all-linear"})
+    if converted(model, method) != converted(model, everything):
+        return False
+    named, all_linear = (
+        [matches(weight, model, targets) and (is_adaptable(weight) or is_embedding(weight)) for weight in model.weights]
+        for targets in (method.target_modules, everything.target_modules)
+    )
+    return named == all_linear
 
 
 def _told_apart(model: ModelSpec, structure: Structure, mode: Mode) -> bool:

@@ -193,6 +193,14 @@ def test_the_order_of_targets_is_no_structure() -> None:
     assert digest(method=one) == digest(method=other)
 
 
+def test_every_linear_by_name_is_all_linear() -> None:
+    seven = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    for method in (Lora, Qlora):
+        assert digest(method=method(target_modules=seven)) == digest(method=method())
+        assert digest(method=method(target_modules=seven[1:])) != digest(method=method())
+        assert digest(method=method(target_modules=(*seven, "embed_tokens"))) != digest(method=method())
+
+
 @pytest.mark.parametrize(("length", "masked"), [(4095, False), (4096, True), (4097, True)])
 def test_a_sequence_as_long_as_the_window_needs_a_mask(length: int, masked: bool) -> None:
     # transformers/masking_utils.py, _ignore_causal_mask_sdpa: no mask only while kv_length < local_attention_size
