@@ -55,7 +55,9 @@ def check_given(given: Mapping[str, Any]) -> None:
     check_virtual_tokens(given)
     _check_quant(given)
     _check_loop(given)
-    if given.get("offload", "none") != "none" and given.get("sharding", "none") in ("none", "ddp"):
+    several = max(given.get("gpus", 1), given.get("nodes", 1)) > 1
+    sharding = given.get("sharding", "fsdp" if several else "none")
+    if given.get("offload", "none") != "none" and sharding in ("none", "ddp"):
         raise UsageError(
             "--offload exists only with FSDP2 or ZeRO", remedy="leave --offload out, or choose --sharding fsdp or zero3"
         )

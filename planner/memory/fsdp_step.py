@@ -32,7 +32,7 @@ from vramplan.planner.programs.program import (
     neighbourhood,
 )
 
-GATHER, REDUCE = "FSDP2 all-gather", "FSDP2 reduce-scatter"
+GATHER, REDUCE = "FSDP2|all-gather", "FSDP2|reduce-scatter"
 """How the labels of buffers begin that are allocated on streams of their own."""
 Place = tuple[str, int | None]
 """A segment, and the layer it is at."""
@@ -179,7 +179,7 @@ class _Writer:
         apart = not self.units.tied and not self.whole_model
         if apart and call.name == "fused_forward":
             size = self.units.tail.gather_bytes(self.world)
-            self.head = self._alloc(size, "gathered", "lm_head, whole")
+            self.head = self._alloc(size, "gathered", "lm_head|full_tensor|whole")
         self.here.append(call)
         if call.name == "fused_backward" and self.head is not None:
             self._free(self.head)
@@ -208,15 +208,15 @@ class _Writer:
     # -------------------------------------------------------------- what FSDP2 does
     def _gather(self, unit: Unit) -> _Name:
         copy_in = unit.copy_in_bytes(self.world)
-        cast = self._alloc(copy_in, "gathered", f"{GATHER}, shards cast") if copy_in else None
-        buffer = self._alloc(unit.gather_bytes(self.world), "gathered", f"{GATHER}, buffer")
+        cast = self._alloc(copy_in, "gathered", f"{GATHER}|shards cast") if copy_in else None
+        buffer = self._alloc(unit.gather_bytes(self.world), "gathered", f"{GATHER}|buffer")
         if cast is not None:
             self._free(cast)
         return buffer
 
     def _copy_out(self, unit: Unit) -> None:
         sizes = unit.whole_bytes(self.world, 1)
-        self.whole[id(unit)] = [self._alloc(size, "gathered", "parameters, whole") for size in sizes]
+        self.whole[id(unit)] = [self._alloc(size, "gathered", "FSDP2|parameters|whole") for size in sizes]
 
     def _gather_forward(self, unit: Unit) -> None:
         if not unit:
@@ -252,13 +252,13 @@ class _Writer:
         grads = self.gradients.pop(id(unit), [])
         if not grads:
             return
-        self.reducing = self._alloc(unit.reduce_bytes(self.world), "communication", f"{REDUCE}, whole gradients")
+        self.reducing = self._alloc(unit.reduce_bytes(self.world), "communication", f"{REDUCE}|whole gradients")
         for name in grads:
             self._free(name)
         back, kept = unit.reduced_bytes(self.world), unit.gradient_bytes(self.world)
-        shards = self._alloc(back, "gradients" if back == kept else "communication", f"{REDUCE}, shards")
+        shards = self._alloc(back, "gradients" if back == kept else "communication", f"{REDUCE}|shards")
         if back != kept:
-            cast = self._alloc(kept, "gradients", f"{REDUCE}, shards in fp32")
+            cast = self._alloc(kept, "gradients", f"{REDUCE}|shards in fp32")
             self._free(shards)
             shards = cast
         if self.replay.at.accumulating or self.offloaded:

@@ -37,7 +37,7 @@ def _device(name: str) -> Any:
 def priced(model: str = LLAMA, device: str = "A100 80GB", cluster: Cluster | None = None, **given: Any) -> Candidate:
     answer = resolved(model, device, **given)
     spec = resolve_model(model, online=False)
-    return estimate(spec, answer.workload, answer.setup, _device(device), cluster=cluster, with_tensors=False)
+    return estimate(spec, answer.workload, answer.setup, _device(device), cluster=cluster)
 
 
 def part(candidate: Candidate, component: Component, phase: str | None = None) -> int:
@@ -112,6 +112,7 @@ def test_405b_in_full_over_64_gpus_is_answered_for_each_rank() -> None:
     # 405.85 B parameters x 16 bytes / 64 ranks = 101.5 GB before the first token
     assert rank.verdict == "no"
     assert "each of 64 ranks needs" in rank.verdict_reason
+    assert any(tensor.label.startswith("FSDP2") for tensor in rank.budget.peak_tensors)
     held = sum(part(rank, name, "optimizer_step") for name in ("weights", "gradients", "optimizer"))  # type: ignore[arg-type]
     assert held == pytest.approx(405.85e9 * 16 / 64, rel=0.001)
 
