@@ -34,6 +34,7 @@ COLD: dict[str, list[str]] = {
     "import pydantic": ["-c", "import pydantic; pydantic.BaseModel"],
     "vramplan --help": [*COMMAND, "--help"],
     "vramplan estimate --json": [*COMMAND, "estimate", *ESTIMATE, "--json"],
+    "vramplan recommend --json": [*COMMAND, "recommend", ESTIMATE[0], "--device", "RTX 4090", "--json"],
 }
 ALL_PEAKS = "allocated peaks of 2000 setups, all different"
 PEAKS = 2000
@@ -90,6 +91,7 @@ def calls() -> dict[str, Callable[[], Any]]:
     from vramplan.planner.memory.peaks import AllocatedPeaks
     from vramplan.planner.memory.price import Pricing, Question
     from vramplan.planner.memory.replay import Replay
+    from vramplan.planner.recommend import recommend
 
     args = build_parser("estimate").parse_all(["estimate", *ESTIMATE])
     subject = subjects.look_up(args)
@@ -106,7 +108,17 @@ def calls() -> dict[str, Callable[[], Any]]:
         for _ in range(PEAKS):
             peaks.at(1, draw.randint(2, 32768), draw.randint(1, 256))
 
+    def best_of_all() -> None:
+        recommend(
+            model,
+            subject.device,
+            {},
+            lambda resolved: subjects.price(subject, resolved, with_tensors=False),
+            bounds=subjects.bounds_of(subject, {}),
+        )
+
     return {
+        "recommend: the best of about 3,000 setups, and the front": best_of_all,
         "estimate, tensors at the peak named": lambda: subjects.price(subject, resolved),
         "estimate": lambda: subjects.price(subject, resolved, with_tensors=False),
         "estimate, only asked whether it fits": lambda: subjects.price(

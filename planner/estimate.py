@@ -44,7 +44,7 @@ def estimate(
     searching: bool = False,
     cluster: Cluster | None = None,
 ) -> Candidate:
-    """Price one setup.
+    """Price one setup: of one device, or of the rank that holds most.
 
     Args:
         route: whose kernels run; the device's own, or CUDA's without a device.
@@ -188,6 +188,11 @@ def warnings_of(
         )
     if device is not None and device.route == "cuda" and not figures.num_plans:
         out.append("unmeasured on this GPU: the upper figure rests on published runs, not on our own measurement")
+    if device is not None and device.kind == "cuda" and device.flash_attention_2 is False and setup.attention == "sdpa":
+        out.append(
+            f"{device.name} has no FlashAttention: sdpa runs its memory-efficient kernel there, and is priced along "
+            "FlashAttention's"
+        )
     if setup.packing and setup.attention == "sdpa":
         out.append("packed rows under sdpa need a mask of tokens x tokens; --attention flash_attention_2 needs none")
     elif setup.packing:

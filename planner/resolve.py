@@ -239,9 +239,7 @@ def _step(pick: Picker, sequence_length: int, world: int) -> tuple[int, int]:
     ranks = f" x {world} GPUs" if world > 1 else ""
     if accumulation is not None:
         pick.take("gradient_accumulation_steps", accumulation)
-        pick.settle(
-            "sequences_per_step", micro_batch * accumulation * world, f"{micro_batch} x {accumulation}{ranks}"
-        )
+        pick.settle("sequences_per_step", micro_batch * accumulation * world, f"{micro_batch} x {accumulation}{ranks}")
         return micro_batch, int(accumulation)
     tokens = pick.given("tokens_per_step")
     wanted = DEFAULT_SEQUENCES_PER_STEP
@@ -269,7 +267,9 @@ def _loss(pick: Picker, loop: str, workload: Workload) -> str:
 
 
 def _alloc_conf(pick: Picker, loop: str, device: Device | None) -> str:
-    if loop == "executor" and (device is None or device.kind != "cpu"):
+    if loop == "executor" and device is not None and device.wsl:  # pytorch/pytorch#192330
+        text = str(pick.take("alloc_conf", "", derived="expandable segments may fail under WSL"))
+    elif loop == "executor" and (device is None or device.kind != "cpu"):
         text = str(pick.take("alloc_conf", "expandable_segments:True", because="what our executor sets"))
     else:
         reason = "a CPU has no caching allocator" if loop == "executor" else f"the {loop} loop sets none"

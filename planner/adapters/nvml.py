@@ -8,6 +8,7 @@ gives the fitted memory only; then the product profile's CUDA total is taken whe
 
 # ruff: noqa: N802, N815 - the protocol has NVML's own names
 
+import platform
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -133,6 +134,7 @@ def _read_device(
         mig=mig,
         holders=_read_holders(nvml, handle),
         read_at=datetime.now(UTC),
+        wsl="microsoft" in platform.release().casefold(),
     )
     return _described(device, fitted=memory.fitted)
 

@@ -292,3 +292,15 @@ def _best_of_all(subject: Subject, given: Mapping[str, Any], objectives: Objecti
             known = Known(found.budget.high_process_bytes, found.verdict == "tight", speed_of(found.time))
             keys.append((merits.key(cell, known), cell.setup))
     return min(keys, key=lambda each: each[0])[1] if keys else None
+
+
+def test_devices_are_treated_as_what_they_are() -> None:
+    under_wsl = make_device(wsl=True)
+    assert Subject(MODEL, under_wsl).resolve({"method": "lora"}).setup.alloc_conf == ""
+    # A T4 has neither bf16 nor FlashAttention: fp16 autocast, fp32 weights where they train, no flash_attention_2.
+    turing = Subject(MODEL, product("T4"))
+    precision = turing.resolve({"method": "full"}).setup.precision
+    assert (precision.dtype, precision.mixed_precision) == ("fp32", "fp16")
+    assert {cell.setup.precision.mixed_precision for cell in space_of({}, turing, 16).cells} == {"fp16"}
+    with pytest.raises(UsageError, match="no FlashAttention 2"):
+        turing.resolve({"attention": "flash_attention_2"})
