@@ -16,7 +16,9 @@ from vramplan.executor.saved_size import checkpoint_bytes, final_bytes
 from vramplan.executor.static_check import planned_bytes
 from vramplan.executor.supported import check_supported
 from vramplan.planner.adapters.datasets import pin_data
+from vramplan.planner.adapters.folder import read_folder
 from vramplan.planner.adapters.host import read_host_memory
+from vramplan.planner.adapters.tasks import model_for_task
 from vramplan.planner.device import Device
 from vramplan.planner.errors import BadDataError, VramplanError
 from vramplan.planner.plan import Drift, Plan, PlannedData
@@ -130,13 +132,25 @@ def download(plan: Plan) -> tuple[Check, ...]:
 
 
 def model_config_now(plan: Plan) -> str | None:
-    """The hash of a local model's config as it is now; None where it cannot be read, or is the Hub's."""
+    """The hash of a local model's config as it is now; None where it cannot be read, or is the Hub's.
+
+    A plan holds the hash of the config as the planner completed it for the task; where config.json is complete, the two
+    are the same.
+    """
     if plan.model.path is None:
         return None
+    folder = Path(plan.model.path)
     try:
-        return sha256_of(json.loads((Path(plan.model.path) / "config.json").read_text(encoding="utf-8")))
+        raw = sha256_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
+    if raw == plan.model.config_sha256:
+        return raw
+    try:
+        model = model_for_task(read_folder(folder), plan.workload.task, plan.workload.num_labels)
+    except VramplanError:
+        return raw
+    return sha256_of(model.config)
 
 
 def training_data(plan: Plan) -> Check:

@@ -130,6 +130,9 @@ class ClassificationTrainer(PlannedTrainer):
         if args.gradient_checkpointing and not trains_base(setup.method):
             model.enable_input_require_grads()  # as trl does for causal models, and as the planned step was traced
         super().__init__(**options)
+        # Their forward takes any keyword, num_items_in_batch too, and averages over its own micro batch all the same:
+        # told that it does, Trainer would not divide by the number of micro batches, and gradients would be their sum.
+        self.model_accepts_loss_kwargs = False
 
 
 class Seq2SeqPlannedTrainer(ClassificationTrainer, Seq2SeqTrainer):  # type: ignore[misc]

@@ -41,6 +41,8 @@ class Cell(Value):
     """The model has bias terms."""
     finds_last_token: bool | None = None
     """A classifier that reads its last token, which it looks for by the pad token's id: a decoder's."""
+    keeps_fp32: bool | None = None
+    """transformers holds linears of the model's layers in fp32, and so does not quantise them."""
     checkpoints: bool | None = None
     """The model's class supports gradient checkpointing."""
 
@@ -182,6 +184,14 @@ RULES: tuple[Rule, ...] = (
         {"method": "lora", "quant": None},
     ),
     Rule(
+        "linears that are never quantised",
+        lambda cell: cell.quant is not None and cell.keeps_fp32 is True,
+        "unpriced",
+        "--quant {quant}: transformers keeps the feed-forward outputs of this model in fp32 and does not quantise "
+        "them, which is not priced",
+        {"method": "lora", "quant": None},
+    ),
+    Rule(
         "IA3's fp32 keys beside half-precision queries",
         lambda cell: cell.method == "ia3" and cell.quant is not None and _plain_half(cell),
         "breaks",
@@ -265,12 +275,17 @@ def cell_of(
         bnb_4bit=device.bnb_4bit if device else None,
         has_biases=None if model is None else any(weight.name.endswith("bias") for weight in model.weights),
         finds_last_token=model_type not in _READ_FIRST,
+        keeps_fp32=model_type in _KEEPS_FP32,
         checkpoints=model_type not in NO_CHECKPOINTING,
     )
 
 
 _READ_FIRST = TOKEN_TYPED | {"roberta", "distilbert", "modernbert", "mpnet", "camembert", "xlm-roberta", "bart"}
 """Types whose classifier reads the first token, or pools."""
+
+
+_KEEPS_FP32 = frozenset(("t5", "mt5", "umt5", "udop", "pop2piano"))
+"""Types whose classes have ``wo`` in _keep_in_fp32_modules (transformers 5.23)."""
 
 
 def _plain_half(cell: Cell) -> bool:

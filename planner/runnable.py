@@ -10,8 +10,6 @@ LOADED_WHOLE = frozenset(("gemma3", "gemma3n", "gemma4", "gemma4_unified"))
 
 def why_not_runnable(setup: TrainingSetup, task: Task = "causal-lm", model: ModelSpec | None = None) -> str | None:
     """The reason our executor cannot run a setup, or None when it can."""
-    if task != "causal-lm":
-        return f"our executor trains causal language models alone; --task {task} is priced"
     if model is not None and model.quantization is not None:
         return f"our executor loads no checkpoint stored as {model.quantization}: name an unquantised copy of it"
     multimodal = model is not None and model.architecture.endswith("ForConditionalGeneration")

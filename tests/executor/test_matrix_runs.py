@@ -54,6 +54,7 @@ def cells() -> list[Cell]:
                 adapter_dtype=adapter_dtype(method, task, quant, dtype, mixed),  # type: ignore[arg-type]
                 micro_batch_size=4,
                 device="cpu",
+                keeps_fp32=task == "seq2seq",
             )
         )
     return found
@@ -287,6 +288,16 @@ def _(folder: Path) -> None:
     (weight * 1e-4 * 1e-4).sum().backward()
     assert weight.grad is not None
     assert not weight.grad.any()
+
+
+@proof("linears that are never quantised")
+def _(folder: Path) -> None:
+    from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig
+
+    path = make_model(folder / "model", "t5", "seq2seq")
+    model = AutoModelForSeq2SeqLM.from_pretrained(path, quantization_config=BitsAndBytesConfig(load_in_8bit=True))
+    kinds = {name.rpartition(".")[2]: type(module).__name__ for name, module in model.named_modules()}
+    assert (kinds["wi"], kinds["wo"]) == ("Linear8bitLt", "Linear")
 
 
 @proof("IA3's fp32 keys beside half-precision queries")

@@ -55,6 +55,22 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_same_end(family: str, task: st
     assert reports[1].last_loss == reports[0].last_loss
 
 
+@pytest.mark.parametrize(("family", "task"), [("bert", "classification"), ("t5", "seq2seq"), ("bart", "seq2seq")])
+def test_micro_batches_are_averaged_and_not_added_up(family: str, task: str, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", family, task)
+    losses = []
+    for name, size in (("whole", {}), ("parted", {"micro_batch": 1, "gradient_accumulation_steps": 4})):
+        folder = tmp_path / name
+        folder.mkdir()
+        recipe = {"max_steps": 3, "max_grad_norm": 0.0, "learning_rate": 1e-1}
+        plan = priced_plan(folder, model, task, method="full", recipe=recipe, optimizer="sgd", **size)
+        assert plan.setup.method.kind == "full"
+        report = trained(plan, folder)[1]
+        losses.append([loss for _, loss in report.losses])
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.1)
+    assert losses[1][-1] == pytest.approx(losses[0][-1], rel=0.2)
+
+
 def test_a_head_of_another_size_is_replaced_and_classes_keep_their_names(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", "bert", "classification", num_labels=7)
     plan = priced_plan(tmp_path, model, "classification", method="full", recipe={"max_steps": 2})

@@ -10,6 +10,8 @@ from vramplan.planner.errors import UsageError
 from vramplan.planner.matrix import RULES, Cell, cell_of, nearest, refusal
 from vramplan.planner.methods import QUANTIZABLE
 from vramplan.planner.resolve import resolve
+from vramplan.planner.runnable import why_not_runnable
+from vramplan.planner.workload import Task
 
 METHODS = ["full", "layerwise", "bitfit", "ln-tuning", "lora", "qlora", "adapter", "ia3", "prefix", "prompt", "ptuning"]
 TASKS = ("causal-lm", "classification", "seq2seq")
@@ -21,6 +23,7 @@ DEVICES: dict[str, dict[str, Any]] = {
     "Ampere": {"device": "cuda", "bf16_native": True, "bnb_4bit": True},
     "without bitsandbytes": {"device": "rocm", "bf16_native": True, "bnb_4bit": False},
 }
+NOT_ASKED = {"adapter_dtype": "fp32", "checkpoints": None, "finds_last_token": None, "keeps_fp32": None}
 AXES = (METHODS, TASKS, (False, True), (False, True), QUANTS, PRECISIONS, ("fp32", "bf16"), (1, 4), DEVICES)
 
 
@@ -55,7 +58,11 @@ def test_every_refusal_says_why_and_leads_to_an_allowed_cell() -> None:
         assert refusal(nearest(cell)) is None, (rule.name, cell)
         assert nearest(cell).task == cell.task
         assert "{" not in rule.words(cell)
-    needs_a_model = {"nothing for BitFit to train", "no checkpointing in this class"}
+    needs_a_model = {
+        "nothing for BitFit to train",
+        "no checkpointing in this class",
+        "linears that are never quantised",
+    }
     assert used | needs_a_model == {rule.name for rule in RULES}
 
 
@@ -114,7 +121,13 @@ def test_the_planner_refuses_what_the_matrix_refuses_and_nothing_else(method: st
             assert refused.remedy
             continue
         at = cell_of(found.setup, found.workload, model_type="llama", device=here, model=llama)
-        assert at.model_copy(update={"adapter_dtype": "fp32", "checkpoints": None, "finds_last_token": None}) == cell
+        assert at.model_copy(update=NOT_ASKED) == cell
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_run_and_not_only_priced(task: Task) -> None:
+    setup = resolve({"method": "lora"}, make_model_spec(), make_cpu()).setup
+    assert why_not_runnable(setup, task, make_model_spec()) is None
 
 
 def test_quantisable_methods_are_the_ones_whose_base_is_frozen() -> None:
