@@ -45,25 +45,28 @@ def reserved_bytes(
     allocator.take(workspace_bytes)
     carried: list[tuple[int, Held]] = []
     for number, step in enumerate(map(expand, steps)):
+        adopted = _carried(step)
         kept = _hold(allocator, gradients)
-        alive = _micro_step(allocator, step, carried)
+        alive = _micro_step(allocator, step, adopted, carried)
         if number == 0:
             _hold(allocator, optimizer)
         _release(allocator, _hold(allocator, step_temporaries))
-        carried = _end_of_step(allocator, step, alive)
+        carried = _end_of_step(allocator, step, alive, holds=bool(adopted))
         _release(allocator, kept)
     return allocator.max_reserved_bytes
 
 
-def _micro_step(allocator: CachingAllocator, step: Expanded, carried: list[tuple[int, Held]]) -> dict[int, Held]:
+def _micro_step(
+    allocator: CachingAllocator, step: Expanded, adopted: set[int], carried: list[tuple[int, Held]]
+) -> dict[int, Held]:
     """One micro step; what is alive at its end.
 
     Args:
+        adopted: the storages that were left by the step before.
         carried: what the step before left, with its size; the first step has none.
     """
     storages, changes = step
     sizes = [storage.size_bytes for storage in storages]
-    adopted = _carried(step)
     take, give = allocator.take, allocator.give
     alive: dict[int, Held] = {}
     for change in changes:
@@ -81,9 +84,10 @@ def _micro_step(allocator: CachingAllocator, step: Expanded, carried: list[tuple
     return alive
 
 
-def _end_of_step(allocator: CachingAllocator, step: Expanded, alive: dict[int, Held]) -> list[tuple[int, Held]]:
+def _end_of_step(
+    allocator: CachingAllocator, step: Expanded, alive: dict[int, Held], *, holds: bool
+) -> list[tuple[int, Held]]:
     """Free the gradients, and the rest too unless the loop's names hold it; what they hold, with its size."""
-    holds = bool(_carried(step))
     kept = []
     for index, block in alive.items():
         if holds and step.storages[index].component != "gradients":
@@ -95,6 +99,9 @@ def _end_of_step(allocator: CachingAllocator, step: Expanded, alive: dict[int, H
 
 def _carried(step: Expanded) -> set[int]:
     """The storages that were left by the step before."""
+    segments = {storage.segment for storage in step.storages}
+    if not any(segment.startswith(CARRIED) for segment in segments):
+        return set()
     return {index for index, storage in enumerate(step.storages) if storage.segment.startswith(CARRIED)}
 
 
