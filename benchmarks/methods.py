@@ -51,12 +51,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "prompt": {"learning_rate": 1e-1, **VIRTUAL},
     "ptuning": {"encoder_hidden_size": 32, "learning_rate": 2e-2, **VIRTUAL},
 }
-BESIDE_A_HEAD = {"prefix": 1e-2, "prompt": 1e-2, "ptuning": 5e-3}
+BESIDE_A_HEAD = {"prefix": 1e-2, "prompt": 1e-2, "ptuning": 5e-3, "houlsby": 5e-3, "pfeiffer": 5e-3}
 """Rates of a classifier, whose head trains at the same one."""
 STEPS = 12
 HELD_OUT_ROWS = 12
 PEAK_TOLERANCE = 0.02
-LOSS_TOLERANCE = 1e-4
+LOSS_TOLERANCE = 1e-3
+"""A row alone is padded to nothing and may take another kernel than a row among four."""
 STATIC = ("weights", "quantization_state", "adapter", "gradients", "optimizer", "buffers")
 
 

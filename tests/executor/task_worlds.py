@@ -1,5 +1,6 @@
 """Tiny random models of each task with their tokenizers and training files, and plans with real prices for them."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "forced_eos_token_id": 1,
     },
 }
-COLOURS = ("red", "green", "blue")
+COLOURS = ("red", "green", "red", "blue", "red", "red")
+"""Which comes how often is the least that any method learns of a random base."""
 
 
 def rows_of(task: str, count: int = 48) -> list[dict[str, Any]]:
@@ -75,8 +77,8 @@ def rows_of(task: str, count: int = 48) -> list[dict[str, Any]]:
     texts = [" ".join(map(str, row)) for row in numbers]
     if task == "classification":
         return [
-            {"text": f"{COLOURS[row % 3]} is what {text} says", "label": COLOURS[row % 3]}
-            for row, text in enumerate(texts)
+            {"text": f"{colour} is what {text} says", "label": colour}
+            for colour, text in zip(itertools.cycle(COLOURS), texts, strict=False)
         ]
     if task == "seq2seq":
         return [{"input": text, "target": text[::-1]} for text in texts]
