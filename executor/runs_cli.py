@@ -76,8 +76,8 @@ def run_text(found: PastRun, *, width: int) -> str:
     blocks += ["", table(rows, "<>>", width=width)]
     if report is not None:
         blocks += ["", *_story(report)]
-    next_command = _next(found)
-    return "\n".join([*blocks, *(["", f"next: {next_command}"] if next_command else [])])
+    command = next_command(found)
+    return "\n".join([*blocks, *(["", f"next: {command}"] if command else [])])
 
 
 def _setup_rows(found: PastRun) -> list[list[str]]:
@@ -115,7 +115,8 @@ def _curve(report: RunReport, points: int = 6) -> str:
     return ", ".join(f"{loss:.3f} at {step}" for step, loss in chosen)
 
 
-def _next(found: PastRun) -> str | None:
+def next_command(found: PastRun) -> str | None:
+    """The command line that goes on from where a run stands; None while it is under way."""
     plan_path = Path(found.folder) / "plan.json"
     if found.status in ("planned", "verified"):
         return f"vramplan run {plan_path}"

@@ -1,11 +1,13 @@
 """The app: six numbered screens over one frozen state. It decides nothing and computes nothing."""
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from textual import events, on, work
 from textual.worker import Worker, WorkerState
 
+from vramplan.planner.errors import VramplanError
+from vramplan.tui.choice import Choice
 from vramplan.tui.core import Core
 from vramplan.tui.messages import KnobsChanged, ModelChosen, PlanSaved, RunWanted
 from vramplan.tui.navigation import NavigatedApp
@@ -14,6 +16,9 @@ from vramplan.tui.screens.devices import DevicePicker
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import RunState, State
 from vramplan.tui.text import describe_error
+
+PAUSE_SECONDS = 0.15
+"""A key pressed within it takes the place of the last one: only then is the whole price worked out."""
 
 
 class VramplanApp(NavigatedApp):
@@ -59,11 +64,11 @@ class VramplanApp(NavigatedApp):
         if event.method is not None:
             knobs = knobs.model_copy(update={"method": event.method})
         self._reprice(self.state.choosing(model=event.model, knobs=knobs))
-        await self.action_go("setup")
+        await self.action_go("budget")
 
     @on(KnobsChanged)
     def _knobs_changed(self, event: KnobsChanged) -> None:
-        self._reprice(self.state.choosing(knobs=event.knobs))
+        self._reprice(self.state.turning(event.knobs))
 
     def _reprice(self, state: State) -> None:
         self.change(state)
@@ -72,12 +77,31 @@ class VramplanApp(NavigatedApp):
 
     @work(exclusive=True, exit_on_error=False, group="price")
     async def _price(self) -> None:
+        """What is allocated, at once; the whole price when the keys rest."""
+        choice = self.state.choice
+        await self._glance(choice)
+        await asyncio.sleep(PAUSE_SECONDS)
         try:
-            priced = await asyncio.to_thread(self.core.price, self.state.choice)
+            priced = await asyncio.to_thread(self.core.price, choice)
         except Exception as error:  # whatever it is, the setup has no price and the screen says why
             self.change(self.state.model_copy(update={"price_error": describe_error(error), "narration": ""}))
-        else:
-            self.change(self.state.model_copy(update={"priced": priced, "narration": ""}))
+            return
+        self.change(self.state.model_copy(update={"priced": priced, "narration": ""}))
+        if self.state.glance is None:  # its program was traced just now
+            await self._glance(choice)
+
+    async def _glance(self, choice: Choice) -> None:
+        with suppress(VramplanError):  # the price will say what is wrong
+            glance = await asyncio.to_thread(self.core.glance, choice)
+            self.change(self.state.model_copy(update={"glance": glance}))
+
+    def action_undo(self) -> None:
+        """Take the last change of an option back."""
+        self._reprice(self.state.undone())
+
+    def action_redo(self) -> None:
+        """Make the change again that was taken back last."""
+        self._reprice(self.state.redone())
 
     @on(PlanSaved)
     def _plan_saved(self, event: PlanSaved) -> None:
@@ -92,7 +116,7 @@ class VramplanApp(NavigatedApp):
 
     @work(exclusive=True, exit_on_error=False, group="run")
     async def _follow(self, wanted: RunWanted) -> None:
-        async with aclosing(self.core.launch(wanted.saved)) as events:
+        async with aclosing(self.core.launch(wanted.saved, resume=wanted.resume)) as events:
             async for event in events:
                 self._change_run(self._run().after(event))
         self._change_run(self._run().ended())

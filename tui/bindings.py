@@ -5,7 +5,9 @@ from typing import Literal
 
 from textual.binding import Binding, BindingType
 
-Scope = Literal["app", "list", "model", "setup", "plan", "run", "knobs", "dialog", "question", "help"]
+Scope = Literal[
+    "app", "list", "model", "budget", "knobs", "compare", "plan", "run", "runs", "dialog", "question", "help"
+]
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,11 @@ class Action:
 
 STEPS: tuple[tuple[str, str], ...] = (
     ("model", "Model"),
-    ("setup", "Setup"),
+    ("budget", "Budget"),
     ("compare", "Compare"),
     ("plan", "Plan"),
     ("run", "Run"),
-    ("report", "Report"),
+    ("runs", "Runs"),
 )
 """The screens in the order of the work: name, title. Their numbers are the keys."""
 
@@ -48,11 +50,17 @@ ACTIONS: tuple[Action, ...] = (
     Action("knobs.more", "l,right", "turn(1)", "More", "next value", "knobs"),
     Action("knobs.edit", "enter", "edit", "Type", "type an exact value", "knobs", True),
     Action("knobs.reset", "backspace", "reset", "Default", "back to the default", "knobs", True),
-    Action("setup.next", "n", "app.go('compare')", "Next", "compare the methods", "setup", True),
+    Action("budget.view", "v", "next_view", "View", "ledger, phases, tensors at the peak, one step", "budget", True),
+    Action("budget.undo", "u", "app.undo", "Undo", "undo the last change of an option", "budget", True),
+    Action("budget.redo", "U", "app.redo", "Redo", "do it again", "budget"),
+    Action("budget.next", "n", "app.go('compare')", "Next", "compare the methods", "budget"),
+    Action("compare.sort", "o", "sort", "Sort", "best first, or by memory, speed, time, cost", "compare", True),
+    Action("compare.fits", "f", "only_fits", "Fits", "only what fits, or all", "compare", True),
     Action("plan.save", "s", "save_plan", "Save", "write the plan file", "plan", True),
     Action("plan.run", "r", "app.go('run')", "Run", "check the plan and run it", "plan", True),
     Action("run.start", "r", "start_run", "Run", "start the run (asks first)", "run", True),
     Action("run.stop", "x", "stop_run", "Stop", "stop the run (asks first)", "run", True),
+    Action("runs.resume", "r", "resume", "Resume", "go on from the newest checkpoint (asks first)", "runs", True),
     Action("dialog.cancel", "escape", "dismiss(None)", "Cancel", "leave the box, nothing changes", "dialog", True),
     Action("question.yes", "y", "dismiss(True)", "Yes", "yes", "question", True),
     Action("question.no", "n,escape", "dismiss(False)", "No", "no", "question", True),
@@ -63,6 +71,33 @@ ACTIONS: tuple[Action, ...] = (
     Action("app.back", "escape", "back", "Back", "to the screen before", "app", True),
     Action("app.quit", "q", "quit", "Quit", "leave (asks while a run is under way)", "app", True),
 )
+
+
+TITLES: dict[Scope, str] = {
+    "app": "everywhere",
+    "list": "in a table",
+    "model": "1 Model",
+    "budget": "2 Budget",
+    "knobs": "2 Budget, on the options",
+    "compare": "3 Compare",
+    "plan": "4 Plan",
+    "run": "5 Run",
+    "runs": "6 Runs",
+    "dialog": "in a box",
+    "question": "in a question",
+    "help": "in the list of keys",
+}
+"""Where the keys of each scope work."""
+_KEY_NAMES = {"slash": "/", "question_mark": "?", "escape": "esc"}
+
+
+def key_names(keys: str) -> str:
+    """The keys of an action as a person reads them.
+
+    >>> key_names("n,escape")
+    'n esc'
+    """
+    return " ".join(_KEY_NAMES.get(key, key) for key in keys.split(","))
 
 
 def bindings(*scopes: Scope) -> list[BindingType]:

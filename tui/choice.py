@@ -4,6 +4,7 @@ from vramplan.planner.candidate import Candidate
 from vramplan.planner.device import Device
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.plan import Plan
+from vramplan.planner.throughput.values import RunCost
 from vramplan.planner.training_setup import Optimizer, TrainingRecipe
 from vramplan.planner.values import Value
 
@@ -36,6 +37,7 @@ class Priced(Value):
     recipe: TrainingRecipe
     path: str
     """Where its plan would be written."""
+    cost: RunCost = RunCost()
 
 
 class Compared(Value):
@@ -43,6 +45,7 @@ class Compared(Value):
 
     candidate: Candidate | None
     notes: tuple[str, ...]
+    cost: RunCost = RunCost()
 
 
 class SavedPlan(Value):

@@ -5,9 +5,10 @@ from typing import Protocol
 
 from vramplan.executor.events import Event
 from vramplan.executor.preflight import Preflight
+from vramplan.executor.runs import PastRun
 from vramplan.planner.adapters.models import ModelSummary
+from vramplan.planner.cli.glance import Glance
 from vramplan.planner.device import Device, DeviceProfile
-from vramplan.planner.explain import Explanation
 from vramplan.planner.largest import Largest
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.tui.choice import Choice, Compared, Knobs, Priced, SavedPlan
@@ -37,6 +38,9 @@ class Core(Protocol):
     def largest(self, device: Device, knobs: Knobs) -> Iterator[Largest]:
         """Per method, the largest catalogue model this device can tune; yields as it looks."""
 
+    def glance(self, choice: Choice) -> Glance:
+        """What a choice with a model allocates, at once: no allocator, no names."""
+
     def price(self, choice: Choice) -> Priced:
         """The price of a choice with a model."""
 
@@ -49,11 +53,11 @@ class Core(Protocol):
     def preflight(self, saved: SavedPlan) -> Preflight:
         """What stands between this plan and a run, now."""
 
-    def launch(self, saved: SavedPlan) -> AsyncGenerator[Event, None]:
+    def launch(self, saved: SavedPlan, *, resume: bool = False) -> AsyncGenerator[Event, None]:
         """Start the training child and yield what it says until it ends; closing the generator stops it."""
 
     def stop(self) -> None:
         """Ask the child that runs now to stop after its step; its last events still arrive."""
 
-    def explain(self, saved: SavedPlan, report_path: str) -> Explanation:
-        """The finished run's report beside its plan."""
+    def runs(self) -> tuple[tuple[PastRun, ...], tuple[str, ...]]:
+        """What was run here, the latest first, and why folders were left out."""

@@ -5,20 +5,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vramplan.executor.events import Event
-from vramplan.planner.recommendation import Recommendation
+from vramplan.planner.candidate import Candidate
 from vramplan.planner.device import Device, DeviceProfile
 from vramplan.planner.errors import UsageError
 from vramplan.planner.largest import Largest
 from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.recommendation import Recommendation
 from vramplan.planner.units import format_bytes, parse_bytes
 from vramplan.tui.choice import Choice, Compared, Knobs, Priced, SavedPlan
 
 if TYPE_CHECKING:
     from vramplan.executor.launcher import Run
     from vramplan.executor.preflight import Preflight
+    from vramplan.executor.runs import PastRun
     from vramplan.planner.adapters.models import ModelSummary
+    from vramplan.planner.cli.glance import Glance
     from vramplan.planner.cli.subject import Subject
-    from vramplan.planner.explain import Explanation
     from vramplan.planner.resolve import Resolved
 
 
@@ -69,28 +71,39 @@ class LiveCore:
 
         return largest_on(device, _given(knobs))
 
+    def glance(self, choice: Choice) -> "Glance":
+        from vramplan.planner.cli.glance import glance
+        from vramplan.planner.cli.subject import complete
+
+        subject = self._subject(choice)
+        return glance(subject, complete(subject, _given(choice.knobs)))
+
     def price(self, choice: Choice) -> Priced:
         from vramplan.planner.cli.subject import complete, price
+        from vramplan.planner.cli.timing import cost_of
 
         subject = self._subject(choice)
         resolved = complete(subject, _given(choice.knobs))
         path = _free_path(subject.model, resolved)
-        return Priced(candidate=price(subject, resolved), recipe=resolved.recipe, path=str(path))
+        candidate, recipe = price(subject, resolved), resolved.recipe
+        cost = cost_of(candidate, max_steps=recipe.max_steps)
+        return Priced(candidate=candidate, recipe=recipe, path=str(path), cost=cost)
 
     def compare(self, choice: Choice) -> tuple[Compared, ...]:
-        from vramplan.planner.cli.subject import price
+        from vramplan.planner.cli.subject import bounds_of, price
         from vramplan.planner.recommend import recommend
 
-        subject = self._subject(choice)
+        subject, given = self._subject(choice), _given(choice.knobs)
         found = recommend(
             subject.model,
             subject.device,
-            _given(choice.knobs),
+            given,
             lambda resolved: price(subject, resolved, with_tensors=False),
             num_examples=subject.num_examples,
             rows=subject.rows,
+            bounds=bounds_of(subject, given),
         )
-        return _rows(found)
+        return tuple(_rows(found, choice.knobs.max_steps))
 
     def save_plan(self, choice: Choice) -> SavedPlan:
         from vramplan.planner.adapters.plan_files import write_plan
@@ -111,13 +124,14 @@ class LiveCore:
 
         return check(saved.plan, Path(saved.path), device_here(saved.plan), allow=[])
 
-    async def launch(self, saved: SavedPlan) -> AsyncGenerator[Event, None]:
+    async def launch(self, saved: SavedPlan, *, resume: bool = False) -> AsyncGenerator[Event, None]:
         from vramplan.executor.here import device_here
         from vramplan.executor.launcher import Run
         from vramplan.executor.options import must_verify
 
         path, device = Path(saved.path), device_here(saved.plan)
-        self._run = Run(path, device=device, verify=must_verify(saved.plan, path, device))
+        verify = not resume and must_verify(saved.plan, path, device)
+        self._run = Run(path, device=device, verify=verify, resume=resume)
         events = self._run.aevents()
         try:
             async for event in events:
@@ -130,11 +144,10 @@ class LiveCore:
         if self._run is not None:
             self._run.stop()
 
-    def explain(self, saved: SavedPlan, report_path: str) -> "Explanation":
-        from vramplan.planner.adapters.plan_files import read_report
-        from vramplan.planner.explain import explain
+    def runs(self) -> "tuple[tuple[PastRun, ...], tuple[str, ...]]":
+        from vramplan.executor.runs import find_runs
 
-        return explain(saved.plan, read_report(Path(report_path)))
+        return find_runs()
 
     def _subject(self, choice: Choice) -> "Subject":
         """Model, device and training file; the file is read again only when another is named."""
@@ -164,19 +177,20 @@ def _free_path(model: ModelSpec, resolved: "Resolved") -> Path:
     return folder / "plan.json"
 
 
-def _rows(found: Recommendation) -> tuple[Compared, ...]:
-    ranked = [
-        Compared(candidate=candidate, notes=reasons)
-        for candidate, reasons in zip(found.ranked, found.reasons, strict=True)
-    ]
-    rejected = [
-        Compared(
-            candidate=each.candidate,
-            notes=(
-                f"lacks {format_bytes(each.lacks_bytes)}",
-                *([f"would fit: {each.would_fit}"] if each.would_fit else []),
-            ),
-        )
-        for each in found.rejected
-    ]
-    return (*ranked, *rejected, *(Compared(candidate=None, notes=(reason,)) for reason in found.unpriced))
+def _rows(found: Recommendation, max_steps: int | None) -> Iterator[Compared]:
+    """The best of each method, then what else is worth a thought, then what does not fit, then what has no price."""
+    from vramplan.planner.cli.timing import cost_of
+
+    def row(candidate: Candidate, *notes: str) -> Compared:
+        return Compared(candidate=candidate, notes=notes, cost=cost_of(candidate, max_steps=max_steps))
+
+    for candidate, reasons in zip(found.ranked, found.reasons, strict=True):
+        yield row(candidate, *reasons)
+    for each in found.front:
+        if each.candidate not in found.ranked:
+            yield row(each.candidate, "no other setup beats it in memory, time and evidence together")
+    for refused in found.rejected:
+        would_fit = [f"would fit: {refused.would_fit}"] if refused.would_fit else []
+        yield row(refused.candidate, f"lacks {format_bytes(refused.lacks_bytes)}", *would_fit)
+    for reason in (*found.ruled_out, *found.unpriced):
+        yield Compared(candidate=None, notes=(reason,))

@@ -35,6 +35,7 @@ class PlanSaved(Message):
 
 @dataclass
 class RunWanted(Message):
-    """A person confirmed that the saved plan shall run."""
+    """A person confirmed that the saved plan shall run, or go on from its newest checkpoint."""
 
     saved: SavedPlan
+    resume: bool = False

@@ -9,14 +9,14 @@ from textual.app import App, SystemCommand
 from textual.screen import Screen
 
 from vramplan.tui.bindings import ACTIONS, bindings
-from vramplan.tui.command_line import plan_command, run_command
+from vramplan.tui.command_line import plan_command
+from vramplan.tui.screens.budget import BudgetScreen
 from vramplan.tui.screens.compare import CompareScreen
 from vramplan.tui.screens.help import Help
 from vramplan.tui.screens.model import ModelScreen
 from vramplan.tui.screens.plan import PlanScreen
-from vramplan.tui.screens.report import ReportScreen
 from vramplan.tui.screens.run import RunScreen
-from vramplan.tui.screens.setup import SetupScreen
+from vramplan.tui.screens.runs import RunsScreen
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import State, why_not
 
@@ -28,11 +28,11 @@ class NavigatedApp(App[int]):
     HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (140, "-wide")]  # type: ignore[misc]
     SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
         "model": ModelScreen,
-        "setup": SetupScreen,
+        "budget": BudgetScreen,
         "compare": CompareScreen,
         "plan": PlanScreen,
         "run": RunScreen,
-        "report": ReportScreen,
+        "runs": RunsScreen,
     }
     state: State
 
@@ -62,28 +62,31 @@ class NavigatedApp(App[int]):
             self.screen.set_focus(None)
             self.screen.focus_next()
 
-    def command(self) -> str:
-        """The command line that does what the app is set to do."""
+    def command(self) -> str | None:
+        """The command line that does what the app is set to do; None while there is no model."""
         choice = self.state.choice
         if choice.model is None:
-            return "vramplan"
+            return None
         saved, priced = self.state.saved, self.state.priced
         return plan_command(choice, saved.path if saved else priced.path if priced else None)
 
     def action_copy_command(self) -> None:
         """Put the equivalent command line on the clipboard, and show it."""
-        on_run = isinstance(self.screen, RunScreen) and self.state.saved is not None
-        command = run_command(self.state.saved) if on_run and self.state.saved else self.command()
-        self.copy_to_clipboard(command)
+        own = self.screen.command() if isinstance(self.screen, StepScreen) else None
+        command = own or self.command()
+        if command is not None:
+            self.copy_to_clipboard(command)
         if isinstance(self.screen, StepScreen):
-            self.screen.notice.say(f"copied: {command}")
+            self.screen.notice.say("choose a model first (1)" if command is None else f"copied: {command}")
 
     def action_help(self) -> None:
-        """Show the keys."""
-        self.push_screen(Help())
+        """Show the keys, those of this screen first."""
+        self.push_screen(Help(self.screen.scopes if isinstance(self.screen, StepScreen) else ()))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette: every action that works everywhere."""
+        """The palette: every action of this screen and of the app that is possible now."""
+        scopes = (*screen.scopes, "app") if isinstance(screen, StepScreen) else ("app",)
         for action in ACTIONS:
-            if action.scope == "app" and self.why_not(action.action) is None:
-                yield SystemCommand(action.label, action.help, partial(self.run_action, action.action))
+            if action.scope in scopes and self.why_not(action.action) is None:
+                run = partial(self.run_action, action.action, screen if action.scope != "app" else self)
+                yield SystemCommand(action.label, action.help, run)

@@ -3,12 +3,17 @@
 from math import isfinite
 from typing import Literal
 
-from vramplan.executor.events import Event, Failed, Finished, Measured, Step, Verified
+from vramplan.executor.events import Event, Failed, Finished, Step, Verified
+from vramplan.planner.cli.glance import Glance
 from vramplan.planner.values import Value
-from vramplan.tui.choice import Choice, Priced, SavedPlan
+from vramplan.tui.choice import Choice, Knobs, Priced, SavedPlan
 
 LOSSES_KEPT = 600
 """Points of the loss curve kept for drawing; the report has the facts."""
+
+EVENTS_KEPT = 500
+"""Events kept for the log; events.jsonl in the run folder has them all."""
+UNDOS_KEPT = 100
 
 RunStatus = Literal["running", "stopping", "done", "failed", "interrupted"]
 
@@ -20,8 +25,10 @@ class RunState(Value):
     status: RunStatus = "running"
     step: Step | None = None
     losses: tuple[float, ...] = ()
-    measured: tuple[Measured, ...] = ()
     log: tuple[Event, ...] = ()
+    """The last of what was said, steps apart."""
+    num_logged: int = 0
+    """How much was said in all, steps apart."""
     report: str | None = None
     failure: str | None = None
     interrupted: bool = False
@@ -39,10 +46,8 @@ class RunState(Value):
                 drawable = event.loss is not None and isfinite(event.loss)
                 losses = (*self.losses, event.loss)[-LOSSES_KEPT:] if drawable else self.losses
                 return self.model_copy(update={"step": event, "losses": losses})
-            case Measured():
-                return self._logged(event, measured=(*self.measured, event))
             case Verified():  # the run begins anew: the steps before it are no part of its curve
-                return self._logged(event, step=None, losses=(), measured=())
+                return self._logged(event, step=None, losses=())
             case Failed():
                 remedy = f" — {event.remedy}" if event.remedy else ""
                 return self._logged(event, failure=event.message + remedy, interrupted=event.interrupted)
@@ -61,7 +66,8 @@ class RunState(Value):
         return self.model_copy(update={"status": "failed", "failure": failure})
 
     def _logged(self, event: Event, **changed: object) -> "RunState":
-        return self.model_copy(update={"log": (*self.log, event), **changed})
+        log = (*self.log, event)[-EVENTS_KEPT:]
+        return self.model_copy(update={"log": log, "num_logged": self.num_logged + 1, **changed})
 
 
 class State(Value):
@@ -72,16 +78,39 @@ class State(Value):
     """What the core says it is doing just now (tracing, say)."""
     device_note: str = ""
     """How the device came to be chosen, in words."""
+    glance: Glance | None = None
+    """What the choice allocates; there long before its price."""
     priced: Priced | None = None
     price_error: str = ""
     """Why the choice has no price; empty while it is being priced."""
     saved: SavedPlan | None = None
     run: RunState | None = None
+    undo: tuple[Knobs, ...] = ()
+    """The knobs before each change, the last change last."""
+    redo: tuple[Knobs, ...] = ()
+
+    def turning(self, knobs: Knobs) -> "State":
+        """The state with other knobs, and a way back to these."""
+        undo = (*self.undo, self.choice.knobs)[-UNDOS_KEPT:]
+        return self.choosing(knobs=knobs).model_copy(update={"undo": undo, "redo": ()})
+
+    def undone(self) -> "State":
+        """The state with the knobs of before the last change."""
+        *undo, knobs = self.undo
+        redo = (*self.redo, self.choice.knobs)
+        return self.choosing(knobs=knobs).model_copy(update={"undo": tuple(undo), "redo": redo})
+
+    def redone(self) -> "State":
+        """The state with the knobs that were undone last."""
+        *redo, knobs = self.redo
+        undo = (*self.undo, self.choice.knobs)
+        return self.choosing(knobs=knobs).model_copy(update={"undo": undo, "redo": tuple(redo)})
 
     def choosing(self, **changed: object) -> "State":
         """The state with a model, device or knobs chosen anew: its price and its saved plan no longer hold."""
         choice = self.choice.model_copy(update=changed)
-        return self.model_copy(update={"choice": choice, "priced": None, "price_error": "", "saved": None})
+        forgotten = {"glance": None, "priced": None, "price_error": "", "saved": None}
+        return self.model_copy(update={"choice": choice, **forgotten})
 
 
 def why_not(state: State, action: str, parameters: tuple[object, ...] = ()) -> str | None:
@@ -89,26 +118,26 @@ def why_not(state: State, action: str, parameters: tuple[object, ...] = ()) -> s
     running = state.run is not None and state.run.under_way
     if action == "go":
         return _why_not_go(state, str(parameters[0]))
-    if action in ("copy_command", "save_plan") and state.choice.model is None:
+    if action == "save_plan" and state.choice.model is None:
         return "choose a model first (1)"
     if action == "save_plan" and state.priced is None:
         return state.price_error or "the price is being worked out"
+    if action == "undo" and not state.undo:
+        return "nothing to undo"
+    if action == "redo" and not state.redo:
+        return "nothing to redo"
+    if action in ("start_run", "resume", "pick_device") and running:
+        return "a run is under way"
     if action == "start_run":
-        if running:
-            return "a run is under way"
         return "save the plan first (4, then s)" if state.saved is None else None
     if action == "stop_run" and not running:
         return "no run is under way"
-    if action == "pick_device" and running:
-        return "a run is under way"
     return None
 
 
 def _why_not_go(state: State, screen: str) -> str | None:
-    if screen in ("setup", "compare", "plan") and state.choice.model is None:
+    if screen in ("budget", "compare", "plan") and state.choice.model is None:
         return "choose a model first (1)"
     if screen == "run" and state.run is None and state.saved is None:
         return "save a plan first (4, then s)"
-    if screen == "report" and (state.run is None or state.run.report is None):
-        return "no run has finished yet"
     return None

@@ -28,7 +28,7 @@ def time_text(candidate: Candidate, cost: RunCost, *, width: int) -> str:
     if time is None:
         return paragraph(candidate.time_unknown_because or "not asked for", width=width, first="time     unknown: ")
     rows = [["phase", "seconds", "because"]]
-    rows += [[line.phase.replace("_", " "), _figure(line.seconds), line.because] for line in time.lines]
+    rows += [[line.phase.replace("_", " "), figure(line.seconds), line.because] for line in time.lines]
     return "\n".join(
         [
             paragraph(step_words(time), width=width, first="time     "),
@@ -44,7 +44,7 @@ def step_words(time: StepTime) -> str:
     seconds = time.seconds
     return joined(
         (
-            f"{_figure(seconds.typical)} s a step, {_figure(seconds.low)} to {_figure(seconds.high)}",
+            f"{figure(seconds.typical)} s a step, {figure(seconds.low)} to {figure(seconds.high)}",
             f"{time.tokens_per_second.typical:,.0f} tokens/s",
             f"MFU {time.mfu:.0%}",
         )
@@ -64,13 +64,13 @@ def run_words(cost: RunCost) -> str:
 
 
 def _range(found: Range, unit: str) -> str:
-    return f"{_figure(found.typical)} {unit} ({_figure(found.low)} to {_figure(found.high)})"
+    return f"{figure(found.typical)} {unit} ({figure(found.low)} to {figure(found.high)})"
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
     """Three digits.
 
-    >>> _figure(0.01234), _figure(3.456), _figure(1234.5)
+    >>> figure(0.01234), figure(3.456), figure(1234.5)
     ('0.0123', '3.46', '1,234')
     """
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -151,6 +151,14 @@ class Replay:
         }
         return Replayed(peaks, level, {c: n for c, n in parts.items() if n})
 
+    def stretches(self) -> Iterator[tuple[PhaseName, int | None, int]]:
+        """(phase, layer, bytes at the highest point inside) of every stretch of the step, in order."""
+        level = 0
+        for block, layer, template in self.blocks():
+            effect = self._effect(template, layer)
+            yield PHASES[block.segment], layer, level + effect.high
+            level += effect.net
+
     def forward_alone(self) -> Peak:
         """The highest point of a forward that keeps nothing for a backward: each layer begins with what the embedding
         left, one hidden state among it, and with what outlives layers but not the forward (autocast's copies of weights

@@ -8,11 +8,14 @@ from tests.fakes import make_budget, make_candidate, make_cpu, make_device, make
 from vramplan.executor.checks import Check
 from vramplan.executor.events import Event, Failed, Finished, Measured, Progress, Saved, Started, Step
 from vramplan.executor.preflight import Preflight
+from vramplan.executor.runs import PastRun
 from vramplan.planner.adapters.models import ModelSummary
+from vramplan.planner.cli.glance import Glance
 from vramplan.planner.device import Device, DeviceProfile
 from vramplan.planner.errors import UnknownModelError
-from vramplan.planner.explain import Explanation, explain
 from vramplan.planner.largest import Largest, largest
+from vramplan.planner.memory.budget import MemoryBudget
+from vramplan.planner.memory.timeline import Moment
 from vramplan.planner.methods import METHOD_NAMES
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.resolve import given_for_method, resolve
@@ -56,6 +59,23 @@ def price(model: ModelSpec, given: dict[str, Any], device: Device | None) -> Pri
     return Priced(candidate=candidate, recipe=resolved.recipe, path=PATH)
 
 
+def course(budget: MemoryBudget, layers: int = 4) -> tuple[Moment, ...]:
+    """A step through some layers: up through the forward, down through the backward, the peak at its beginning."""
+    peaks = {phase.name: phase.allocated_bytes for phase in budget.phases}
+    lasting = peaks["load"]
+    up = [lasting + (peaks["forward"] - lasting) * (layer + 1) // layers for layer in range(layers)]
+    down = [lasting + (peaks["backward"] - lasting) * (layer + 1) // layers for layer in reversed(range(layers))]
+    forward = [
+        Moment(phase="forward", layer=n, allocated_bytes=size, lasting_bytes=lasting) for n, size in enumerate(up)
+    ]
+    backward = [
+        Moment(phase="backward", layer=layers - 1 - n, allocated_bytes=size, lasting_bytes=lasting)
+        for n, size in enumerate(down)
+    ]
+    last = Moment(phase="optimizer_step", layer=None, allocated_bytes=peaks["optimizer_step"], lasting_bytes=lasting)
+    return (*forward, *backward, last)
+
+
 def script(steps: int = 3) -> tuple[Event, ...]:
     """The events of a short run that ends well."""
     said: list[Event] = [
@@ -96,6 +116,7 @@ class FakeCore:
         self.errors = errors or {}
         self.priced: list[Knobs] = []
         self.saved: list[Choice] = []
+        self.launched: list[tuple[SavedPlan, bool]] = []
         self.stopped = asyncio.Event()
 
     def _fail(self, what: str) -> None:
@@ -148,6 +169,16 @@ class FakeCore:
             device.available_bytes,
         )
 
+    def glance(self, choice: Choice) -> Glance:
+        self._fail("glance")
+        assert choice.model is not None
+        budget = price(choice.model, choice.knobs.model_dump(), choice.device).candidate.budget
+        return Glance(
+            budget=budget,
+            course=course(budget),
+            available_bytes=choice.device.available_bytes if choice.device else None,
+        )
+
     def price(self, choice: Choice) -> Priced:
         self._fail("price")
         assert choice.model is not None
@@ -177,8 +208,9 @@ class FakeCore:
         self._fail("preflight")
         return Preflight(checks=self.checks)
 
-    async def launch(self, saved: SavedPlan) -> AsyncGenerator[Event, None]:
+    async def launch(self, saved: SavedPlan, *, resume: bool = False) -> AsyncGenerator[Event, None]:
         self._fail("launch")
+        self.launched.append((saved, resume))
         for number, event in enumerate(self.events):
             if number == self.hold_after:
                 await self.stopped.wait()
@@ -190,6 +222,11 @@ class FakeCore:
     def stop(self) -> None:
         self.stopped.set()
 
-    def explain(self, saved: SavedPlan, report_path: str) -> Explanation:
-        self._fail("explain")
-        return explain(saved.plan, make_report(saved.plan))
+    def runs(self) -> tuple[tuple[PastRun, ...], tuple[str, ...]]:
+        self._fail("runs")
+        stopped = make_plan(model=spec("fake/llama-1b"))
+        report = make_report(stopped, status="interrupted", steps=12, output_dir="runs/stopped")
+        runs = [PastRun(folder="runs/stopped", plan=stopped, status="interrupted", report=report, checkpoint_step=10)]
+        for saved, _ in self.launched:
+            runs.insert(0, PastRun(folder="runs/fake", plan=saved.plan, status="done", report=make_report(saved.plan)))
+        return tuple(runs), ()

@@ -1,5 +1,6 @@
 """The app from the first screen to a finished run, at the smallest terminal and a wide one, on a scripted core."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -11,13 +12,14 @@ from tests.tui.fake_core import FakeCore, script
 from vramplan.executor.checks import Check
 from vramplan.executor.events import Failed
 from vramplan.planner.errors import GatedModelError, NoProgramError, OfflineError
+from vramplan.tui.choice import Choice, Priced
 from vramplan.tui.core import Core
 
-SIZES = [(80, 24), (120, 40), (160, 45)]
+SIZES = [(80, 24), (120, 40), (200, 60)]
 COMMAND = "vramplan plan fake/llama-8b --device auto --method qlora -o runs/fake/plan.json"
 
 
-async def to_setup(driver: Driver) -> None:
+async def to_budget(driver: Driver) -> None:
     """Take the largest QLoRA model."""
     await driver.wait("fake/llama-8b")
     await driver.wait(lambda: len(driver.app.screen.query_one("#tunable").rows) == 3)  # type: ignore[attr-defined]
@@ -27,7 +29,7 @@ async def to_setup(driver: Driver) -> None:
 
 async def to_run(driver: Driver) -> None:
     """Save a QLoRA plan and open the run screen."""
-    await to_setup(driver)
+    await to_budget(driver)
     await driver.press("4", until="not saved yet")
     await driver.press("s", until="written: runs/fake/plan.json")
     await driver.press("r", until="ready: r starts")
@@ -44,8 +46,8 @@ async def test_from_the_first_screen_to_a_finished_run(size: tuple[int, int]) ->
     async with driving(core, size) as driver:
         name = f"app_{size[0]}"
         assert_golden(f"{name}_1_model.txt", await driver.settle("7.47"))
-        await to_setup(driver)
-        assert_golden(f"{name}_2_setup.txt", await driver.settle("7.47"))
+        await to_budget(driver)
+        assert_golden(f"{name}_2_budget.txt", await driver.settle("7.47"))
         await driver.press("n", until="a fake reason for lora")
         await driver.press("j")
         assert_golden(f"{name}_3_compare.txt", await driver.settle("a fake reason for qlora"))
@@ -58,7 +60,7 @@ async def test_from_the_first_screen_to_a_finished_run(size: tuple[int, int]) ->
         await driver.press("y")
         assert_golden(f"{name}_5_run.txt", await driver.settle("done: 6 sets the estimate"))
         await driver.press("6")
-        assert_golden(f"{name}_6_report.txt", await driver.settle("measured by"))
+        assert_golden(f"{name}_6_runs.txt", await driver.settle("measured by"))
     assert [choice.knobs.method for choice in core.saved] == ["qlora"]
 
 
@@ -76,7 +78,7 @@ async def test_from_the_first_screen_to_a_finished_run(size: tuple[int, int]) ->
 async def test_every_option_prices_anew_at_once(downs: int, knob: str, value: Any) -> None:
     core = FakeCore()
     async with driving(core) as driver:
-        await to_setup(driver)
+        await to_budget(driver)
         before = len(core.priced)
         await driver.press(*["j"] * downs, "l", until=lambda: len(core.priced) > before)
         assert getattr(core.priced[-1], knob) == value
@@ -87,7 +89,7 @@ async def test_every_option_prices_anew_at_once(downs: int, knob: str, value: An
 async def test_an_exact_value_can_be_typed_and_nonsense_is_refused_in_a_line() -> None:
     core = FakeCore()
     async with driving(core) as driver:
-        await to_setup(driver)
+        await to_budget(driver)
         await driver.press("j", "enter", until="sequence length (empty: the default)")
         await driver.type("q0")
         await driver.press("enter", until="✗ sequence length is a whole number from 1 up, not 'q0'")
@@ -134,7 +136,8 @@ async def test_what_is_not_possible_yet_says_what_is_missing() -> None:
     async with driving(FakeCore()) as driver:
         await driver.press("3", until="choose a model first (1)")
         await driver.press("5", until="save a plan first (4, then s)")
-        await driver.press("6", until="no run has finished yet")
+        await driver.press("6", until="interrupted after 12 steps")
+        await driver.press("1")
         assert driver.step == "model"
 
 
@@ -148,7 +151,7 @@ async def test_names_are_shown_literally_and_control_characters_are_inert() -> N
 async def test_another_device_is_picked_by_name_and_everything_is_priced_for_it() -> None:
     core = FakeCore()
     async with driving(core) as driver:
-        await to_setup(driver)
+        await to_budget(driver)
         await driver.press("d", until="H100 SXM 80 GB")
         await driver.type("hopp")
         await driver.wait("nothing is called hopp")
@@ -161,7 +164,7 @@ async def test_another_device_is_picked_by_name_and_everything_is_priced_for_it(
 
 async def test_a_bare_size_stands_in_for_a_device() -> None:
     async with driving(FakeCore()) as driver:
-        await to_setup(driver)
+        await to_budget(driver)
         await driver.press("d", until="H100")
         await driver.type("12GiB")
         await driver.press("enter", until="12GiB · 12.00 GiB (memory)")
@@ -170,7 +173,7 @@ async def test_a_bare_size_stands_in_for_a_device() -> None:
 
 async def test_the_command_line_holds_what_was_set_and_nothing_else() -> None:
     async with driving(FakeCore()) as driver:
-        await to_setup(driver)
+        await to_budget(driver)
         await driver.wait("headroom")
         await driver.press("y", until="copied")
         assert driver.app.clipboard == COMMAND
@@ -181,7 +184,6 @@ async def test_a_run_that_fails_shows_its_reason_and_remedy() -> None:
     async with driving(FakeCore(events=events)) as driver:
         await to_run(driver)
         await driver.press("r", "y", until="✗ CUDA out of memory — halve the micro batch")
-        assert "no run has finished yet" in await driver.press("6", until="no run has finished")
 
 
 async def test_a_child_that_dies_without_a_word_is_a_failed_run() -> None:
@@ -199,7 +201,7 @@ async def test_a_run_that_cannot_start_is_a_failed_run() -> None:
 async def test_a_blocking_check_stops_the_run_before_it_starts() -> None:
     core = FakeCore(checks=[Check(name="data", verdict="blocks", found="the plan names no file", remedy="set one")])
     async with driving(core) as driver:
-        await to_setup(driver)
+        await to_budget(driver)
         await driver.press("4", until="not saved yet")
         await driver.press("s", until="written")
         await driver.press("r", until="may not run: set one")
@@ -242,11 +244,11 @@ async def test_a_run_goes_on_while_another_screen_is_looked_at() -> None:
 
 async def test_escape_goes_back_the_way_one_came_and_help_lists_the_keys() -> None:
     async with driving(FakeCore()) as driver:
-        await to_setup(driver)
+        await to_budget(driver)
         await driver.press("3", until="a fake reason")
         await driver.press("question_mark", until="copy the equivalent command line")
         await driver.press("escape", until=lambda: driver.step == "compare")
-        await driver.press("escape", until=lambda: driver.step == "setup")
+        await driver.press("escape", until=lambda: driver.step == "budget")
         await driver.press("escape", until=lambda: driver.step == "model")
         await driver.press("escape")
         assert driver.step == "model"
@@ -258,3 +260,73 @@ async def test_without_a_device_the_screen_says_how_to_name_one() -> None:
     async with driving(core) as driver:
         await driver.wait("no accelerator here")
         await driver.press("slash", *"8b", "enter", until="no verdict")
+
+
+async def test_changes_of_options_are_undone_and_done_again() -> None:
+    async with driving(FakeCore()) as driver:
+        await to_budget(driver)
+
+        def rank() -> int | None:
+            return driver.app.state.choice.knobs.rank
+
+        await driver.press("u", until="nothing to undo")
+        await driver.press("j", "j", "j", "l", until=lambda: rank() == 32)
+        await driver.press("l", until=lambda: rank() == 64)
+        await driver.press("u", until=lambda: rank() == 32)
+        await driver.press("u", until=lambda: rank() is None)
+        await driver.press("U", until=lambda: rank() == 32)
+        await driver.press("backspace", until=lambda: rank() is None)
+        await driver.press("U", until="nothing to redo")
+        await driver.press("u", until=lambda: rank() == 32)
+
+
+async def test_what_is_allocated_is_shown_while_the_price_is_worked_out() -> None:
+    core = FakeCore()
+    waiting, priced = threading.Event(), core.price
+
+    def slow(choice: Choice) -> Priced:
+        waiting.wait()
+        return priced(choice)
+
+    core.price = slow  # type: ignore[method-assign]
+    async with driving(core) as driver:
+        await driver.wait("fake/llama-8b")
+        text = await driver.press("enter", until="pricing   peak from")
+        assert "the weights of a fake" in text
+        waiting.set()
+        await driver.wait("headroom")
+
+
+async def test_what_a_setup_costs_is_looked_at_in_four_ways() -> None:
+    async with driving(FakeCore()) as driver:
+        await to_budget(driver)
+        assert "B/param" in await driver.settle("‹ledger›")
+        assert "optimizer step" in await driver.press("v", until="‹phases›")
+        assert "(B*S, ff) bf16 layers.mlp.down_proj" in await driver.press("v", until="‹tensors›")
+        assert "in backward, layer 3" in await driver.press("v", until="‹step›")
+        await driver.press("v", until="‹ledger›")
+
+
+async def test_methods_are_sorted_and_those_that_do_not_fit_left_out() -> None:
+    async with driving(FakeCore()) as driver:
+        await to_budget(driver)
+        text = await driver.press("3", until="a fake reason for lora")
+        assert text.index("lora r=16") < text.index("qlora r=16")
+        text = await driver.press("o", until="sorted: least memory first")
+        assert text.index("qlora r=16") < text.index("full ") < text.index("prefix ")
+        text = await driver.press("f", until="only what fits: 2 of 4")
+        assert "prefix" not in text
+        await driver.press("f", until="prefix")
+
+
+async def test_a_stopped_run_goes_on_from_its_checkpoint() -> None:
+    core = FakeCore()
+    async with driving(core) as driver:
+        await driver.press("6", until="checkpoint at step 10")
+        await driver.press("y", until="copied: vramplan run runs/stopped/plan.json --resume")
+        await driver.press("r", until="Go on with runs/stopped from step 10?")
+        await driver.press("y", until="done: 6 sets the estimate")
+        await driver.press("6", until=lambda: driver.step == "runs")
+        await driver.settle("runs")
+        await driver.press("r", until="nothing to go on from: runs/fake is done")
+    assert [(saved.path, resume) for saved, resume in core.launched] == [("runs/stopped/plan.json", True)]

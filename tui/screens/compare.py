@@ -1,7 +1,7 @@
 """Screen 3: the methods side by side, those that do not fit included."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich.text import Text
 from textual import on, work
@@ -11,6 +11,10 @@ from textual.widgets import Static
 
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cli.ledger import method_words
+from vramplan.planner.cli.timing import figure
+from vramplan.planner.throughput.values import Range
+from vramplan.planner.units import format_count
+from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import Choice, Compared, Knobs
 from vramplan.tui.knobs import KNOBS, in_force
 from vramplan.tui.messages import KnobsChanged
@@ -22,22 +26,38 @@ from vramplan.tui.widgets.budget_bar import BudgetBar
 from vramplan.tui.widgets.budget_table import BudgetTable, headline
 from vramplan.tui.widgets.row_table import RowTable
 
+COLUMNS = (
+    "method", ">GiB", ">up to", ">headroom", "verdict", ">tokens/s", ">hours", ">USD", ">trains", "ckpt", "optimizer"
+)  # fmt: skip
+SORTS: tuple[tuple[str, Callable[[Compared], float | None]], ...] = (
+    ("best first", lambda row: None),
+    ("least memory first", lambda row: row.candidate.budget.high_process_bytes if row.candidate else None),
+    ("fastest first", lambda row: row.candidate.time.seconds.typical if row.candidate and row.candidate.time else None),
+    ("shortest run first", lambda row: row.cost.hours.typical if row.cost.hours else None),
+    ("cheapest first", lambda row: row.cost.usd.typical if row.cost.usd else None),
+    ("fewest trained first", lambda row: row.candidate.trainable_params if row.candidate else None),
+)
+"""Orders a person can ask for: what each is called, and by what it sorts; what is not known comes last."""
+
 
 class CompareScreen(StepScreen):
-    """Each method with the same options: peak, up to, headroom, verdict; below, why."""
+    """Each method with the same options: memory, verdict, speed, cost; below, why."""
 
     step = "compare"
+    scopes = ("compare",)
+    BINDINGS = bindings("compare")
 
     def __init__(self) -> None:
         super().__init__()
         self._asked: Choice | None = None
+        self._found: tuple[Compared, ...] = ()
         self._rows: tuple[Compared, ...] = ()
+        self._sort = 0
+        self._only_fits = False
 
     def body(self) -> Iterable[Widget]:
         with Container(classes="columns"):
-            yield RowTable(
-                "method", "ckpt", "optimizer", ">GiB", ">up to", ">headroom", "verdict", takes=True, id="methods"
-            )
+            yield RowTable(*COLUMNS, takes=True, id="methods")
             with Vertical():
                 yield Static("", id="headline", markup=False)
                 yield BudgetBar()
@@ -57,16 +77,38 @@ class CompareScreen(StepScreen):
     async def _compare(self, choice: Choice) -> None:
         self.query_one("#headline", Static).update("pricing ...")
         try:
-            self._rows = await asyncio.to_thread(self.vramplan.core.compare, choice)
+            self._found = await asyncio.to_thread(self.vramplan.core.compare, choice)
         except Exception:
-            self._asked, self._rows = None, ()
+            self._asked, self._found, self._rows = None, (), ()
             self.query_one("#headline", Static).update("no price")
             raise
         finally:
             self.vramplan.narrate("")
-        self.query_one(RowTable).show([_row(row) for row in self._rows])
-        self.query_one(RowTable).move_cursor(row=0)
-        self._show_row(self.query_one(RowTable).cursor_row)
+        self._show_rows()
+
+    def _show_rows(self) -> None:
+        """The rows in the order asked for, the cursor on the first."""
+        key = SORTS[self._sort][1]
+        kept = (
+            row for row in self._found if not self._only_fits or (row.candidate and row.candidate.verdict == "fits")
+        )
+        self._rows = tuple(sorted(kept, key=lambda row: ((value := key(row)) is None, value or 0)))
+        table = self.query_one(RowTable)
+        table.show([_row(row) for row in self._rows])
+        table.move_cursor(row=0)
+        self._show_row(table.cursor_row)
+
+    def action_sort(self) -> None:
+        """The next order."""
+        self._sort = (self._sort + 1) % len(SORTS)
+        self._show_rows()
+        self.notice.say(f"sorted: {SORTS[self._sort][0]}")
+
+    def action_only_fits(self) -> None:
+        """Only what fits, or all."""
+        self._only_fits = not self._only_fits
+        self._show_rows()
+        self.notice.say(f"only what fits: {len(self._rows)} of {len(self._found)}" if self._only_fits else "all rows")
 
     @on(RowTable.RowHighlighted)
     def _highlighted(self, event: RowTable.RowHighlighted) -> None:
@@ -77,8 +119,11 @@ class CompareScreen(StepScreen):
             return
         row = self._rows[at]
         self.query_one("#headline", Static).update(headline(row.candidate) if row.candidate else "no price")
-        self.query_one(BudgetBar).show(row.candidate)
-        self.query_one(BudgetTable).show(row.candidate, row.notes)
+        candidate = row.candidate
+        self.query_one(BudgetBar).show(
+            candidate.budget if candidate else None, candidate.available_bytes if candidate else None
+        )
+        self.query_one(BudgetTable).show(candidate, row.notes, row.cost if candidate else None)
 
     @on(RowTable.RowSelected)
     def _selected(self, event: RowTable.RowSelected) -> None:
@@ -111,15 +156,23 @@ def _taken(state: State, candidate: Candidate) -> Knobs:
 def _row(row: Compared) -> tuple[str | Text, ...]:
     candidate = row.candidate
     if candidate is None:
-        return (row.notes[0].partition(":")[0], "", "", "–", "–", "–", "no price")
+        return (row.notes[0].partition(" ")[0].rstrip(":"), "–", "–", "–", "no price", *[""] * 6)
     word, colour = VERDICTS[candidate.verdict]
     setup, budget = candidate.setup, candidate.budget
     return (
         method_words(setup.method),
-        "on" if setup.gradient_checkpointing else "off",
-        setup.optimizer,
         gib(budget.process_bytes),
         gib(budget.high_process_bytes),
         gib(candidate.headroom_bytes),
         cell(word, style=f"bold {colour}"),
+        "–" if candidate.time is None else f"{candidate.time.tokens_per_second.typical:,.0f}",
+        _typical(row.cost.hours),
+        _typical(row.cost.usd),
+        format_count(candidate.trainable_params),
+        "on" if setup.gradient_checkpointing else "off",
+        setup.optimizer,
     )
+
+
+def _typical(found: Range | None) -> str:
+    return "–" if found is None else figure(found.typical)

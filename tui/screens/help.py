@@ -6,42 +6,29 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from vramplan.tui.bindings import ACTIONS, Scope, bindings
-
-TITLES: dict[Scope, str] = {
-    "app": "everywhere",
-    "list": "in a table",
-    "model": "1 Model",
-    "knobs": "2 Setup, on the options",
-    "setup": "2 Setup",
-    "plan": "4 Plan",
-    "run": "5 Run",
-    "dialog": "in a box",
-    "question": "in a question",
-}
-KEY_NAMES = {"slash": "/", "question_mark": "?", "escape": "esc"}
+from vramplan.tui.bindings import ACTIONS, TITLES, Scope, bindings, key_names
 
 
 class Help(ModalScreen[None]):
-    """Every key, by where it works."""
+    """Every key, by where it works; those of the screen it is asked from come first."""
 
     BINDINGS = bindings("help")
 
+    def __init__(self, here: tuple[Scope, ...]) -> None:
+        super().__init__()
+        self._here = here
+
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="box"):
-            yield Static(_keys(), markup=False)
+            yield Static(_keys(self._here), markup=False)
 
 
-def _keys() -> Table:
+def _keys(here: tuple[Scope, ...]) -> Table:
     table = Table.grid(padding=(0, 2))
-    for scope, title in TITLES.items():
-        table.add_row(f"[bold]{title}[/]")
+    for scope in (*here, *(scope for scope in TITLES if scope not in here)):
+        table.add_row(f"[bold]{TITLES[scope]}[/]")
         for action in ACTIONS:
             if action.scope == scope:
-                table.add_row(f"  {_names(action.keys)}", action.help)
+                table.add_row(f"  {key_names(action.keys)}", action.help)
     table.add_row("  ctrl+p", "command palette")
     return table
-
-
-def _names(keys: str) -> str:
-    return " ".join(KEY_NAMES.get(key, key) for key in keys.split(","))

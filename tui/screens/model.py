@@ -27,6 +27,7 @@ class ModelScreen(StepScreen):
     """Choose a model: the largest this card can tune, one from the catalogue, a folder or a Hub id."""
 
     step = "model"
+    scopes = ("model",)
     BINDINGS = bindings("model")
 
     def __init__(self) -> None:

@@ -24,6 +24,7 @@ class PlanScreen(StepScreen):
     """Read it, save it, run it."""
 
     step = "plan"
+    scopes = ("plan",)
     BINDINGS = bindings("plan")
 
     def body(self) -> Iterable[Widget]:
@@ -35,7 +36,7 @@ class PlanScreen(StepScreen):
 
     def show_state(self, state: State) -> None:
         super().show_state(state)
-        self.query_one("#plan", Static).update(_table(state, self.vramplan.command()))
+        self.query_one("#plan", Static).update(_table(state, self.vramplan.command() or ""))
 
     def action_save_plan(self) -> None:
         """Write the plan file."""

@@ -13,10 +13,11 @@ from vramplan.executor.checks import Check
 from vramplan.planner.cli.render import plain
 from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import SavedPlan
+from vramplan.tui.command_line import run_command
 from vramplan.tui.messages import RunWanted
 from vramplan.tui.screens.confirm import Confirm
 from vramplan.tui.screens.step import StepScreen
-from vramplan.tui.state import RunState, State
+from vramplan.tui.state import EVENTS_KEPT, RunState, State
 from vramplan.tui.text import cell, line
 from vramplan.tui.theme import GREEN, VERMILLION, YELLOW
 from vramplan.tui.widgets.live_memory import LiveMemory
@@ -30,6 +31,7 @@ class RunScreen(StepScreen):
     """Preflight, then loss, memory against the budget, pace and events."""
 
     step = "run"
+    scopes = ("run",)
     BINDINGS = bindings("run")
 
     def __init__(self) -> None:
@@ -37,6 +39,10 @@ class RunScreen(StepScreen):
         self._checked: SavedPlan | None = None
         self._checks: tuple[Check, ...] = ()
         self._logged = 0
+
+    def command(self) -> str | None:
+        saved = self.vramplan.state.saved
+        return None if saved is None else run_command(saved)
 
     def body(self) -> Iterable[Widget]:
         with Vertical(id="checks-box"):
@@ -46,7 +52,7 @@ class RunScreen(StepScreen):
             yield Static(id="run-line", markup=False)
             yield Sparkline([], id="loss")
             yield LiveMemory()
-            yield RichLog(id="events", markup=False, highlight=False, wrap=True)
+            yield RichLog(id="events", max_lines=EVENTS_KEPT, markup=False, highlight=False, wrap=True)
 
     def on_mount(self) -> None:
         self.query_one("#checks").focus()
@@ -85,13 +91,17 @@ class RunScreen(StepScreen):
             self.query_one("#check", Static).update(line(_found(self._checks[event.cursor_row])))
 
     def _show_run(self, run: RunState) -> None:
+        if run.num_logged < self._logged:  # another run than the one shown before
+            self._logged = 0
+            self.query_one("#events", RichLog).clear()
         self.query_one("#run-line", Static).update(describe_run(run))
         self.query_one(Sparkline).data = run.losses
         self.query_one(LiveMemory).show(run.saved.plan.budget, run.step)
         log = self.query_one(RichLog)
-        for event in run.log[self._logged :]:
+        unseen = run.log[-(run.num_logged - self._logged) :] if run.num_logged > self._logged else ()
+        for event in unseen:
             log.write(Text(plain(describe_event(event))))
-        self._logged = len(run.log)
+        self._logged = run.num_logged
         if run.status == "done":
             self.notice.say("done: 6 sets the estimate beside what happened")
         elif run.failure:
@@ -107,8 +117,6 @@ class RunScreen(StepScreen):
             return
         if await self.app.push_screen_wait(Confirm(f"Run {saved.path} now?")):
             self._checked = None
-            self._logged = 0
-            self.query_one("#events", RichLog).clear()
             self.post_message(RunWanted(saved))
 
     @work(exit_on_error=False, group="ask")

@@ -1,60 +1,137 @@
-"""Screen 6: the estimate beside what really happened."""
+"""Screen 6: what was run here; of each run, the estimate beside what really happened."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from textual import work
+from rich.text import Text
+from textual import on, work
+from textual.containers import Vertical
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
-from vramplan.planner.explain import Compared, Explanation
+from vramplan.executor.runs import PastRun
+from vramplan.executor.runs_cli import next_command
+from vramplan.planner.cli.ledger import method_words
+from vramplan.planner.explain import Compared, Explanation, explain
 from vramplan.planner.report import RunReport
 from vramplan.planner.units import format_bytes
+from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import SavedPlan
+from vramplan.tui.messages import RunWanted
+from vramplan.tui.screens.confirm import Confirm
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import State
-from vramplan.tui.text import line
+from vramplan.tui.text import cell, line
+from vramplan.tui.theme import GREEN, GREY, SKY, VERMILLION
 from vramplan.tui.widgets.row_table import RowTable
 from vramplan.tui.widgets.run_line import clock
 
+COLOURS = {"done": GREEN, "running": SKY, "failed": VERMILLION, "killed": VERMILLION}
+RESUMABLE = ("failed", "interrupted", "killed")
 
-class ReportScreen(StepScreen):
-    """Every line of the budget with its measurement."""
 
-    step = "report"
+class RunsScreen(StepScreen):
+    """The latest run first; of the one under the cursor every line of its budget with its measurement."""
+
+    step = "runs"
+    scopes = ("runs", "list")
+    BINDINGS = bindings("runs")
 
     def __init__(self) -> None:
         super().__init__()
-        self._read: str | None = None
+        self._runs: tuple[PastRun, ...] = ()
 
     def body(self) -> Iterable[Widget]:
-        yield Static(id="outcome", markup=False)
-        yield RowTable("", ">estimate", ">up to", ">actual", ">error", "", id="actuals")
-        yield Static(id="remarks", markup=False)
+        yield RowTable("run", "status", ">planned", ">used", "model", "method", ">steps", ">loss", id="runs")
+        with Vertical(id="past-box"):
+            yield Static(id="outcome", markup=False)
+            yield RowTable("", ">estimate", ">up to", ">actual", ">error", "", id="actuals")
+            yield Static(id="remarks", markup=False)
 
     def on_mount(self) -> None:
-        self.query_one(RowTable).focus()
+        self.query_one("#runs", RowTable).focus()
 
     def show_state(self, state: State) -> None:
         super().show_state(state)
-        run = state.run
-        if run is not None and run.report is not None and run.report != self._read:
-            self._read = run.report
-            self._explain(run.saved, run.report)
+        self._read_runs()
 
     @work(exclusive=True, exit_on_error=False)
-    async def _explain(self, saved: SavedPlan, report_path: str) -> None:
-        explained = await asyncio.to_thread(self.vramplan.core.explain, saved, report_path)
-        self._show(explained)
+    async def _read_runs(self) -> None:
+        runs, unreadable = await asyncio.to_thread(self.vramplan.core.runs)
+        if runs != self._runs:
+            self._runs = runs
+            self.query_one("#runs", RowTable).show([_run_row(run) for run in runs])
+            self._show(self._chosen())
+        if not runs:
+            self.query_one("#outcome", Static).update(line("no runs here yet: save a plan (4) and run it (5)"))
+        if unreadable:
+            self.notice.say(f"left out: {'; '.join(unreadable)}")
 
-    def _show(self, explained: Explanation) -> None:
-        self.query_one("#outcome", Static).update(line(_outcome(explained.report) if explained.report else ""))
-        self.query_one(RowTable).show(list(_rows(explained)))
-        self.query_one("#remarks", Static).update(Content("\n").join(line(remark) for remark in explained.remarks))
+    def _chosen(self) -> PastRun | None:
+        at = self.query_one("#runs", RowTable).cursor_row
+        return self._runs[at] if 0 <= at < len(self._runs) else None
+
+    @on(RowTable.RowHighlighted, "#runs")
+    def _highlighted(self) -> None:
+        self._show(self._chosen())
+
+    def _show(self, run: PastRun | None) -> None:
+        report = None if run is None else run.report or run.verification
+        rows: list[tuple[str, ...]] = []
+        remarks: tuple[str, ...] = ()
+        if run is not None and report is not None:
+            explained = explain(run.plan, report)
+            rows = [*_ladder_rows(report), *_rows(explained)]
+            remarks = explained.remarks
+        self.query_one("#outcome", Static).update(line(_outcome(run, report)))
+        self.query_one("#actuals", RowTable).show(rows)
+        self.query_one("#remarks", Static).update(Content("\n").join(line(remark) for remark in remarks))
+
+    def command(self) -> str | None:
+        """What goes on from where the chosen run stands."""
+        run = self._chosen()
+        return None if run is None else next_command(run)
+
+    @work(exit_on_error=False, group="ask")
+    async def action_resume(self) -> None:
+        """Go on from the chosen run's newest checkpoint, once confirmed."""
+        run = self._chosen()
+        if run is None or run.status not in RESUMABLE or run.checkpoint_step is None:
+            said = "no run is chosen" if run is None else f"{run.folder} is {run.status}"
+            self.notice.say(f"nothing to go on from: {said}{'' if run is None else _checkpoint_words(run)}")
+            return
+        if await self.app.push_screen_wait(Confirm(f"Go on with {run.folder} from step {run.checkpoint_step}?")):
+            saved = SavedPlan(path=str(Path(run.folder) / "plan.json"), plan=run.plan)
+            self.vramplan.post_message(RunWanted(saved, resume=True))
+            self.call_later(self.vramplan.action_go, "run")
 
 
-def _outcome(report: RunReport) -> str:
+def _checkpoint_words(run: PastRun) -> str:
+    return ", without a complete checkpoint" if run.status in RESUMABLE else ""
+
+
+def _run_row(run: PastRun) -> tuple[str | Text, ...]:
+    report = run.report
+    used = None if report is None else report.process_bytes
+    return (
+        Path(run.folder).name,
+        cell(run.status, style=f"bold {COLOURS.get(run.status, GREY)}"),
+        format_bytes(run.plan.budget.process_bytes),
+        "–" if used is None else format_bytes(used),
+        run.plan.model.repo_id,
+        method_words(run.plan.setup.method),
+        "" if report is None else str(report.steps),
+        "" if report is None or report.last_loss is None else f"{report.last_loss:.4f}",
+    )
+
+
+def _outcome(run: PastRun | None, report: RunReport | None) -> str:
+    if run is None:
+        return ""
+    if report is None:
+        return f"{run.folder} is {run.status}: nothing was measured yet"
     parts = [f"{report.status} after {report.steps} steps in {clock(report.seconds)}"]
     if report.first_loss is not None and report.last_loss is not None:
         parts.append(f"loss {report.first_loss:.4f} → {report.last_loss:.4f}")
@@ -62,8 +139,15 @@ def _outcome(report: RunReport) -> str:
         parts.append(f"held-out {report.eval_loss_before:.4f} → {report.eval_loss_after:.4f}")
     if report.tokens_per_second is not None:
         parts.append(f"{report.tokens_per_second:.0f} tokens/s")
-    parts.append(report.output_dir)
-    return " · ".join(parts)
+    if run.checkpoint_step is not None and run.status in RESUMABLE:
+        parts.append(f"checkpoint at step {run.checkpoint_step}")
+    return " · ".join([*parts, report.output_dir])
+
+
+def _ladder_rows(report: RunReport) -> Iterator[tuple[str, ...]]:
+    """What was changed so that it could go on."""
+    for rung in report.ladder:
+        yield (f"out of memory: {rung.change}", "", "", "", "", "")
 
 
 def _rows(explained: Explanation) -> Iterator[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""What the six screens share: the step bar, the model and device lines, the notice line and the keys."""
+"""What the screens share: the step bar, the model and device lines, the notice line and the keys."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -10,7 +10,7 @@ from textual.widget import Widget
 from textual.widgets import Footer, Static
 from textual.worker import Worker, WorkerState
 
-from vramplan.tui.bindings import STEPS
+from vramplan.tui.bindings import STEPS, Scope
 from vramplan.tui.state import State, why_not
 from vramplan.tui.text import describe_device, describe_error, describe_model, line
 from vramplan.tui.widgets.notice import Notice
@@ -24,6 +24,8 @@ class StepScreen(Screen[None]):
     """A numbered screen. It shows the app's state and never owns it."""
 
     step: ClassVar[str]
+    scopes: ClassVar[tuple[Scope, ...]] = ()
+    """Where in the table of actions its own keys are."""
 
     @property
     def vramplan(self) -> "VramplanApp":
@@ -52,6 +54,10 @@ class StepScreen(Screen[None]):
         closed = frozenset(name for name, _ in STEPS if why_not(state, "go", (name,)))
         self.query_one(StepBar).show(closed)
         self.refresh_bindings()
+
+    def command(self) -> str | None:
+        """The command line that does what this screen is about; None: what the app is set to do."""
+        return None
 
     @property
     def notice(self) -> Notice:

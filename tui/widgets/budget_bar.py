@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widget import Widget
 
-from vramplan.planner.candidate import Candidate
 from vramplan.planner.memory.budget import BudgetLine, Component, MemoryBudget
 from vramplan.tui.theme import COMPONENTS, GREY, UP_TO_GLYPH, VERMILLION
 
@@ -40,17 +39,18 @@ class BudgetBar(Widget):
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._candidate: Candidate | None = None
+        self._budget: MemoryBudget | None = None
+        self._available: int | None = None
 
-    def show(self, candidate: Candidate | None) -> None:
-        """Draw this candidate's budget; None draws an empty line."""
-        self._candidate = candidate
+    def show(self, budget: MemoryBudget | None, available_bytes: int | None) -> None:
+        """Draw this budget against what is available; None draws an empty line."""
+        self._budget, self._available = budget, available_bytes
         self.refresh()
 
     def render(self) -> Content:
-        if self._candidate is None:
+        if self._budget is None:
             return Content("")
-        return _bar(self._candidate.budget, self._candidate.available_bytes, self.size.width)
+        return _bar(self._budget, self._available, self.size.width)
 
 
 def _bar(budget: MemoryBudget, available_bytes: int | None, width: int) -> Content:

@@ -1,0 +1,62 @@
+"""One table of actions: what is documented, offered and bound is the same."""
+
+from pathlib import Path
+
+from tests.tui.driving import driving
+from tests.tui.fake_core import FakeCore
+from vramplan.tui.app import VramplanApp
+from vramplan.tui.bindings import ACTIONS, STEPS, TITLES
+from vramplan.tui.keys_page import keys_page
+from vramplan.tui.screens.confirm import Confirm
+from vramplan.tui.screens.devices import DevicePicker
+from vramplan.tui.screens.help import Help
+from vramplan.tui.widgets.knob_list import KnobList
+from vramplan.tui.widgets.row_table import RowTable
+
+PAGE = Path(__file__).parents[2] / "docs" / "keys.md"
+OWNERS = {
+    "app": VramplanApp,
+    "list": RowTable,
+    "knobs": KnobList,
+    "dialog": DevicePicker,
+    "question": Confirm,
+    "help": Help,
+}
+
+
+def test_the_page_of_keys_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == keys_page(), "python -m vramplan.tui.keys_page > docs/keys.md"
+
+
+def test_every_action_is_bound_somewhere_and_its_method_exists() -> None:
+    owners: dict[str, type] = {**OWNERS, **{name: VramplanApp.SCREENS[name] for name, _ in STEPS}}  # type: ignore[dict-item]
+    assert {action.scope for action in ACTIONS} == set(TITLES)
+    for action in ACTIONS:
+        target, _, name = action.action.partition("(")[0].rpartition(".")
+        owner = VramplanApp if target == "app" else owners[action.scope]
+        assert hasattr(owner, f"action_{name}"), action.id
+        bound = {binding.id for binding in owners[action.scope].BINDINGS}
+        assert action.id in bound
+
+
+async def test_the_palette_offers_what_is_possible_on_this_screen() -> None:
+    async with driving(FakeCore()) as driver:
+        await driver.wait("fake/llama-8b")
+        offered = {command.title for command in driver.app.get_system_commands(driver.app.screen)}
+        assert {"Find", "Device", "Help", "Quit"} <= offered
+        assert not {"Undo", "Compare", "Save", "Stop"} & offered
+        await driver.press("enter", until="headroom")
+        await driver.press("l", until=lambda: bool(driver.app.state.undo))
+        commands = {command.title: command for command in driver.app.get_system_commands(driver.app.screen)}
+        assert {"Undo", "View", "Compare"} <= set(commands)
+        assert "Redo" not in commands
+        await commands["View"].callback()  # type: ignore[misc]
+        await driver.wait("‹phases›")
+
+
+async def test_help_begins_with_the_keys_of_the_screen_it_is_asked_from() -> None:
+    async with driving(FakeCore()) as driver:
+        await driver.wait("fake/llama-8b")
+        await driver.press("enter", until="headroom")
+        text = await driver.press("question_mark", until="undo the last change")
+        assert text.index("│ 2 Budget") < text.index("undo the last change")
