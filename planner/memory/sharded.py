@@ -205,7 +205,7 @@ class FsdpPricing(ManyGpus):
 
     def _reasons(self) -> dict[Component, str]:
         world = self.world
-        shard = "in host memory, pinned" if self.offloaded else f"a {world}th of each tensor"
+        shard = "in host memory, pinned" if self.offloaded else f"1/{world} of each tensor"
         because: dict[Component, str] = {
             "weights": f"{self.because['weights']}; {shard}",
             "adapter": f"{self.because['adapter']}; {shard}",
@@ -264,10 +264,10 @@ class ZeroPricing(ManyGpus):
         self.static, self.states, self.step_peak = self.rank.static, self.rank.states, self.rank.step_bytes
         host = ", in host memory" if self.asked.offload != "none" else ""
         self.because |= {
-            "optimizer": f"fp32 masters and states, a {self.world}th{host}"
+            "optimizer": f"fp32 masters and states, 1/{self.world}{host}"
             if half
-            else f"states, a {self.world}th{host}",
-            "gradients": "whole until the step" if self.whole_gradients else f"a {self.world}th{host}",
+            else f"states, 1/{self.world}{host}",
+            "gradients": "whole until the step" if self.whole_gradients else f"1/{self.world}{host}",
             "gathered": "up to 1,000 million elements whole at a time (max_live_parameters)",
             "communication": "the reduction bucket of 500 million elements (reduce_bucket_size)",
         }
