@@ -1,12 +1,19 @@
 """What a person has chosen so far. The screens show it; only the app replaces it."""
 
+from typing import Any, Literal
+
+from pydantic import Field
+
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.device import Device
+from vramplan.planner.dtypes import FloatDtype
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.plan import Plan
 from vramplan.planner.throughput.values import RunCost
-from vramplan.planner.training_setup import Optimizer, TrainingRecipe
+from vramplan.planner.training_setup import Attention, Loss, Optimizer, TrainingRecipe
 from vramplan.planner.values import Value
+
+MixedPrecision = Literal["no", "bf16", "fp16"]
 
 
 class Knobs(Value):
@@ -19,6 +26,11 @@ class Knobs(Value):
     gradient_checkpointing: bool | None = None
     optimizer: Optimizer | None = None
     data: str | None = None
+    alpha: int | None = None
+    attention: Attention | None = None
+    loss: Loss | None = None
+    dtype: FloatDtype | None = None
+    mixed_precision: MixedPrecision | None = None
     max_steps: int | None = None
 
 
@@ -46,6 +58,8 @@ class Compared(Value):
     candidate: Candidate | None
     notes: tuple[str, ...]
     cost: RunCost = RunCost()
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What makes it, by the names of the options."""
 
 
 class SavedPlan(Value):

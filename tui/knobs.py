@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from vramplan.planner.methods import METHOD_NAMES
-from vramplan.planner.training_setup import Optimizer
-from vramplan.tui.choice import Knobs, Priced
+from vramplan.planner.dtypes import FloatDtype
+from vramplan.planner.space import SEARCHED_METHODS
+from vramplan.planner.training_setup import Attention, Loss, Optimizer
+from vramplan.tui.choice import Knobs, MixedPrecision, Priced
 
 POWERS = tuple(2**exponent for exponent in range(21))
 
@@ -31,7 +32,7 @@ def _rank(priced: Priced) -> int | None:
 
 
 KNOBS: tuple[Knob, ...] = (
-    Knob("method", "method", "--method", METHOD_NAMES, lambda p: p.candidate.setup.method.kind),
+    Knob("method", "method", "--method", SEARCHED_METHODS, lambda p: p.candidate.setup.method.kind),
     Knob(
         "sequence_length",
         "sequence length",
@@ -52,6 +53,19 @@ KNOBS: tuple[Knob, ...] = (
     Knob("optimizer", "optimizer", "--optimizer", get_args(Optimizer), lambda p: p.candidate.setup.optimizer),
     Knob("data", "training file", "--data", (), lambda p: p.recipe.data, str),
     Knob("max_steps", "steps", "--max-steps", POWERS[:14], lambda p: p.recipe.max_steps, int),
+    Knob(
+        "alpha", "alpha", "--alpha", POWERS[:12], lambda p: getattr(p.candidate.setup.method, "lora_alpha", None), int
+    ),
+    Knob("attention", "attention", "--attention", get_args(Attention), lambda p: p.candidate.setup.attention),
+    Knob("loss", "loss", "--loss", get_args(Loss), lambda p: p.candidate.setup.loss),
+    Knob("dtype", "dtype", "--dtype", get_args(FloatDtype), lambda p: p.candidate.setup.precision.dtype),
+    Knob(
+        "mixed_precision",
+        "mixed precision",
+        "--mixed-precision",
+        get_args(MixedPrecision),
+        lambda p: p.candidate.setup.precision.mixed_precision,
+    ),
 )
 
 
@@ -60,8 +74,8 @@ def turned(knob: Knob, current: Any, direction: int) -> Any:
 
     >>> turned(KNOBS[1], 1000, 1), turned(KNOBS[1], 1024, -1)
     (1024, 512)
-    >>> turned(KNOBS[0], "qlora", 1)
-    'full'
+    >>> turned(KNOBS[0], "ln-tuning", 1)
+    'lora'
     """
     if not knob.values:
         return current

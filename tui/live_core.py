@@ -181,16 +181,18 @@ def _rows(found: Recommendation, max_steps: int | None) -> Iterator[Compared]:
     """The best of each method, then what else is worth a thought, then what does not fit, then what has no price."""
     from vramplan.planner.cli.timing import cost_of
 
-    def row(candidate: Candidate, *notes: str) -> Compared:
-        return Compared(candidate=candidate, notes=notes, cost=cost_of(candidate, max_steps=max_steps))
+    def row(candidate: Candidate, options: dict[str, Any], *notes: str) -> Compared:
+        cost = cost_of(candidate, max_steps=max_steps)
+        return Compared(candidate=candidate, notes=notes, cost=cost, options=options)
 
-    for candidate, reasons in zip(found.ranked, found.reasons, strict=True):
-        yield row(candidate, *reasons)
+    for candidate, options, reasons in zip(found.ranked, found.options, found.reasons, strict=True):
+        yield row(candidate, options, *reasons)
     for each in found.front:
         if each.candidate not in found.ranked:
-            yield row(each.candidate, "no other setup beats it in memory, time and evidence together")
+            yield row(each.candidate, each.options, "no other setup beats it in memory, time and evidence together")
     for refused in found.rejected:
         would_fit = [f"would fit: {refused.would_fit}"] if refused.would_fit else []
-        yield row(refused.candidate, f"lacks {format_bytes(refused.lacks_bytes)}", *would_fit)
+        method = {"method": refused.candidate.setup.method.kind}
+        yield row(refused.candidate, method, f"lacks {format_bytes(refused.lacks_bytes)}", *would_fit)
     for reason in (*found.ruled_out, *found.unpriced):
         yield Compared(candidate=None, notes=(reason,))

@@ -193,7 +193,8 @@ class FakeCore:
         for method in ("lora", "qlora", "full"):
             given = given_for_method(choice.knobs.model_dump(), method)
             candidate = price(model, given, choice.device).candidate
-            rows.append(Compared(candidate=candidate, notes=(f"a fake reason for {method}",)))
+            note = f"a fake reason for {method}"
+            rows.append(Compared(candidate=candidate, notes=(note,), options={"method": method}))
         return (*rows, Compared(candidate=None, notes=("prefix: --method prefix is not priced yet",)))
 
     def save_plan(self, choice: Choice) -> SavedPlan:

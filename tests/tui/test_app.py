@@ -285,7 +285,7 @@ async def test_what_is_allocated_is_shown_while_the_price_is_worked_out() -> Non
     waiting, priced = threading.Event(), core.price
 
     def slow(choice: Choice) -> Priced:
-        waiting.wait()
+        waiting.wait(timeout=10.0)  # only so that a broken app does not hang the test
         return priced(choice)
 
     core.price = slow  # type: ignore[method-assign]

@@ -9,14 +9,13 @@ from textual.containers import Container, Vertical
 from textual.widget import Widget
 from textual.widgets import Static
 
-from vramplan.planner.candidate import Candidate
 from vramplan.planner.cli.ledger import method_words
 from vramplan.planner.cli.timing import figure
+from vramplan.planner.resolve import given_for_method
 from vramplan.planner.throughput.values import Range
 from vramplan.planner.units import format_count
 from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import Choice, Compared, Knobs
-from vramplan.tui.knobs import KNOBS, in_force
 from vramplan.tui.messages import KnobsChanged
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import State
@@ -27,7 +26,8 @@ from vramplan.tui.widgets.budget_table import BudgetTable, headline
 from vramplan.tui.widgets.row_table import RowTable
 
 COLUMNS = (
-    "method", ">GiB", ">up to", ">headroom", "verdict", ">tokens/s", ">hours", ">USD", ">trains", "ckpt", "optimizer"
+    "method", ">GiB", ">up to", ">headroom", "verdict", ">tokens/s", ">hours", ">USD", ">trains",
+    ">batch", "ckpt", "optimizer",
 )  # fmt: skip
 SORTS: tuple[tuple[str, Callable[[Compared], float | None]], ...] = (
     ("best first", lambda row: None),
@@ -133,30 +133,21 @@ class CompareScreen(StepScreen):
         if candidate is None:
             self.notice.say("this method has no price, so there is nothing to plan")
             return
-        self.post_message(KnobsChanged(_taken(self.vramplan.state, candidate)))
+        self.post_message(KnobsChanged(_taken(self.vramplan.state.choice.knobs, self._rows[event.cursor_row])))
         self.call_later(self.vramplan.action_go, "plan")
 
 
-def _taken(state: State, candidate: Candidate) -> Knobs:
-    """The knobs turned to what makes this candidate; what is so already is left as it is."""
-    setup = candidate.setup
-    wanted = {
-        "gradient_checkpointing": setup.gradient_checkpointing,
-        "optimizer": setup.optimizer,
-        "micro_batch": setup.micro_batch_size,
-    }
-    changed = {
-        knob.name: wanted[knob.name]
-        for knob in KNOBS
-        if knob.name in wanted and in_force(knob, state.choice.knobs, state.priced) != wanted[knob.name]
-    }
-    return state.choice.knobs.model_copy(update={"method": setup.method.kind, **changed})
+def _taken(knobs: Knobs, row: Compared) -> Knobs:
+    """The knobs turned to what makes this row."""
+    kept = given_for_method(knobs.model_dump(exclude_none=True), str(row.options["method"]))
+    made = {name: value for name, value in row.options.items() if name in Knobs.model_fields}
+    return Knobs(**kept | made)
 
 
 def _row(row: Compared) -> tuple[str | Text, ...]:
     candidate = row.candidate
     if candidate is None:
-        return (row.notes[0].partition(" ")[0].rstrip(":"), "–", "–", "–", "no price", *[""] * 6)
+        return (row.notes[0].partition(" ")[0].rstrip(":"), "–", "–", "–", "no price", *[""] * 7)
     word, colour = VERDICTS[candidate.verdict]
     setup, budget = candidate.setup, candidate.budget
     return (
@@ -169,6 +160,7 @@ def _row(row: Compared) -> tuple[str | Text, ...]:
         _typical(row.cost.hours),
         _typical(row.cost.usd),
         format_count(candidate.trainable_params),
+        str(setup.micro_batch_size),
         "on" if setup.gradient_checkpointing else "off",
         setup.optimizer,
     )

@@ -15,7 +15,7 @@ LASTING, PASSING = COMPONENTS["weights"][1], COMPONENTS["activations"][1]
 
 
 class CourseChart(Widget):
-    """Columns to the scale of the highest; the bottom lines name the phases and the highest point."""
+    """Columns to the scale of the highest; the lines below name the phases and the highest point."""
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -29,7 +29,7 @@ class CourseChart(Widget):
 
     def render(self) -> Content:
         width, height = self.size.width - LABEL_WIDTH, self.size.height - 3
-        if not self._course or width < 8 or height < 1:
+        if not self._course or width < 8 or height < 2:
             return Content.styled("the course of a step is shown once its memory program is here", "dim")
         return _chart(self._course, width, height)
 
@@ -47,24 +47,25 @@ def columns_of(course: tuple[Moment, ...], width: int) -> list[Moment]:
 
 
 def _chart(course: tuple[Moment, ...], width: int, height: int) -> Content:
+    """The bottom row is all that lasts; the rows above it show what comes and goes, on a scale of its own."""
     columns = columns_of(course, width)
     highest = max(course, key=lambda moment: moment.allocated_bytes)
-    scale = max(1, highest.allocated_bytes)
+    floor = highest.lasting_bytes
+    scale = max(1, highest.allocated_bytes - floor)
     rows = []
     for row in reversed(range(height)):
-        label = format_gib(highest.allocated_bytes) if row == height - 1 else "0.00" if row == 0 else ""
-        cells = [_cell(moment, row, height, scale) for moment in columns]
+        label = format_gib(highest.allocated_bytes) if row == height - 1 else format_gib(floor) if row == 0 else ""
+        cells = [_cell(moment.allocated_bytes - floor, row - 1, height - 1, scale) for moment in columns]
         parts = [Content.styled("".join(glyph for glyph, _ in run), style) for style, run in _runs(cells)]
         rows.append(Content("").join([Content.styled(f"{label:>{LABEL_WIDTH - 1}} ", "dim"), *parts]))
     return Content("\n").join([*rows, _axis(columns), _words(highest)])
 
 
-def _cell(moment: Moment, row: int, height: int, scale: int) -> tuple[str, str]:
+def _cell(passing_bytes: int, row: int, height: int, scale: int) -> tuple[str, str]:
     """A glyph and its colour: solid for what lasts, eighths of a block at the top of what comes and goes."""
-    lasting = moment.lasting_bytes * height * 8 // scale - 8 * row
-    eighths = moment.allocated_bytes * height * 8 // scale - 8 * row
-    if lasting >= 8:
+    if row < 0:
         return "█", LASTING
+    eighths = passing_bytes * height * 8 // scale - 8 * row
     if eighths >= 8:
         return "▒", PASSING
     return EIGHTHS[max(0, eighths)], PASSING

@@ -8,6 +8,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from vramplan.planner.cli.render import plain
+from vramplan.planner.resolve import given_for_method
 from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import Knobs, Priced
 from vramplan.tui.knobs import KNOBS, Knob, in_force, read_typed, shown, turned
@@ -35,8 +36,15 @@ class KnobList(Widget, can_focus=True):
         self._priced = priced or self._priced
         self.refresh()
 
+    @property
+    def _first(self) -> int:
+        """The first row in sight: the one under the cursor is."""
+        room = max(1, self.size.height)
+        return max(0, min(self.cursor - room // 2, len(KNOBS) - room))
+
     def render(self) -> Content:
-        return Content("\n").join(self._row(index, knob) for index, knob in enumerate(KNOBS))
+        sight = range(self._first, min(len(KNOBS), self._first + max(1, self.size.height)))
+        return Content("\n").join(self._row(index, KNOBS[index]) for index in sight)
 
     def _row(self, index: int, knob: Knob) -> Content:
         value = in_force(knob, self._knobs, self._priced)
@@ -79,13 +87,17 @@ class KnobList(Widget, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         """A click chooses a row; a second one turns it."""
-        if event.y < len(KNOBS):
-            if self.cursor == event.y:
+        row = self._first + event.y
+        if row < len(KNOBS):
+            if self.cursor == row:
                 self.action_turn(1)
-            self.cursor = event.y
+            self.cursor = row
 
     def _set(self, knob: Knob, value: Any) -> None:
-        self._knobs = self._knobs.model_copy(update={knob.name: value})
+        knobs = self._knobs.model_copy(update={knob.name: value})
+        if knob.name == "method" and value is not None:  # what another method knows nothing of is left behind
+            knobs = Knobs(**given_for_method(knobs.model_dump(exclude_none=True), value))
+        self._knobs = knobs
         self.refresh()
         self.post_message(KnobsChanged(self._knobs))
 
