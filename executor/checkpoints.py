@@ -7,6 +7,7 @@ sealed ones was edited. Both are refused by name, and the one before is used.
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ from vramplan.planner.values import Value
 SEAL = "complete.json"
 SAVING = ".saving"
 PREFIX = "checkpoint-"
+MAX_SEAL_BYTES = 64 * 2**20
+"""A seal is some tens of KiB: a line a file, and a report."""
+_STEP = re.compile(rf"{PREFIX}[0-9]{{1,15}}")
 
 
 class SealedFile(Value):
@@ -73,6 +77,9 @@ def checked(folder: Path, fingerprint: str) -> Seal:
     if found.plan_fingerprint != fingerprint:
         raise RunError(f"{folder.name} belongs to plan {found.plan_fingerprint[:12]}, this is plan {fingerprint[:12]}")
     names = set(_names(folder))
+    link = next((name for name in _links(folder)), None)
+    if link is not None:
+        raise RunError(f"{folder.name} was edited or damaged: {link} is a link, which no checkpoint of ours holds")
     for name in sorted(names ^ found.files.keys()):
         raise RunError(f"{folder.name} was edited or damaged: {name} {'was added' if name in names else 'is gone'}")
     for name, planned in found.files.items():
@@ -88,7 +95,8 @@ def read_seal(folder: Path) -> Seal:
         RunError: there is none, or it cannot be read.
     """
     try:
-        return Seal.model_validate_json((folder / SEAL).read_bytes())
+        with (folder / SEAL).open("rb") as file:
+            return Seal.model_validate_json(file.read(MAX_SEAL_BYTES))
     except FileNotFoundError as error:
         raise RunError(f"{folder.name} is torn: it was never completed") from error
     except (OSError, ValidationError) as error:
@@ -108,7 +116,8 @@ def newest_complete(output: Path, fingerprint: str) -> Newest:
 
 def folders(output: Path) -> list[Path]:
     """Every folder that calls itself a checkpoint, the furthest step first."""
-    found = [path for path in output.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit() and path.is_dir()]
+    found = [path for path in output.glob(f"{PREFIX}*") if _STEP.fullmatch(path.name) and path.is_dir()]
+    found = [path for path in found if not path.is_symlink()]  # what is behind one is not ours to use or remove
     return sorted(found, key=step_of, reverse=True)
 
 
@@ -143,6 +152,12 @@ def _names(folder: Path) -> Iterator[str]:
             relative = (Path(root) / name).relative_to(folder).as_posix()
             if relative != SEAL:
                 yield relative
+
+
+def _links(folder: Path) -> Iterator[str]:
+    """Links among files and folders: a run writes none, and what they lead to is not under the seal."""
+    for root, below, names in os.walk(folder):
+        yield from (name for name in (*below, *names) if (Path(root) / name).is_symlink())
 
 
 def _sealed(path: Path) -> SealedFile:

@@ -1,7 +1,9 @@
 """Text without secrets: tokens by their shape, secret variables by their value, a person's home folder by its path."""
 
+import io
 import re
 from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
 REMOVED = "[removed]"
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL|AUTH", re.IGNORECASE)
@@ -56,7 +58,44 @@ class Redactor:
         text = self._replace(_URL, text, lambda match: f"{match[1]}{REMOVED}@")
         return text if self._home is None else text.replace(self._home, "~")
 
+    def clean_all(self, content: Any) -> Any:
+        """A JSON value, every text in it cleaned."""
+        if isinstance(content, str):
+            return self.clean(content)
+        if isinstance(content, dict):
+            return {name: self.clean_all(value) for name, value in content.items()}
+        return [self.clean_all(each) for each in content] if isinstance(content, list) else content
+
     def _replace(self, pattern: re.Pattern[str], text: str, instead: Callable[[re.Match[str]], str]) -> str:
         text, count = pattern.subn(instead, text)
         self.removed += count
         return text
+
+
+class CleanStream(io.TextIOBase):
+    """A stream that passes text on line by line, each cleaned; what has no line end yet waits for it, or for a flush.
+
+    What C code writes to the descriptor goes past it.
+    """
+
+    def __init__(self, stream: TextIO, redactor: Redactor) -> None:
+        self._stream = stream
+        self._redactor = redactor
+        self._waiting = ""
+
+    def write(self, text: str) -> int:
+        """Take text; as many characters as it has."""
+        lines, end, self._waiting = (self._waiting + text).rpartition("\n")
+        if end:
+            self._stream.write(self._redactor.clean(lines + end))
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what waits."""
+        waiting, self._waiting = self._waiting, ""
+        self._stream.write(self._redactor.clean(waiting))
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        """The descriptor of the stream behind it."""
+        return self._stream.fileno()

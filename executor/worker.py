@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from vramplan.executor.attempt import Attempt
-from vramplan.executor.events import Event, Failed, Finished, OutOfMemory, Started
+from vramplan.executor.events import Event, Failed, Finished, OutOfMemory, Progress, Started
 from vramplan.executor.evidence import REPORT, VERIFICATION, Evidence, write_report
 from vramplan.executor.failure import (
     SNAPSHOT,
@@ -27,6 +27,7 @@ from vramplan.executor.failure import (
     is_out_of_memory,
 )
 from vramplan.executor.process import Interrupted, Stop
+from vramplan.executor.secrets import CleanStream, Redactor
 from vramplan.executor.train import TrainingRun
 from vramplan.planner.adapters.plan_files import read_plan
 from vramplan.planner.errors import ExitCode, RunError, VramplanError
@@ -127,15 +128,23 @@ class Work:
         return ExitCode.INTERRUPTED if interrupted else ExitCode.FAILED
 
     def _write(self, status: Literal["done", "failed", "interrupted"], failure: str | None = None) -> Path:
+        failure = None if failure is None else Redactor(os.environ).clean(failure)
         return write_report(self.evidence.report(status, failure), self.run_folder, self.report)
 
 
 def wire() -> Callable[[Value], None]:
-    """Keep the real stdout for events, and send everything else that would be printed there to stderr."""
+    """Keep the real stdout for events, and send everything else that would be printed there to stderr.
+
+    What libraries say, here and as the reason of a failure, is cleaned of secrets. A model's answers are left alone.
+    """
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    redactor = Redactor(os.environ)
+    sys.stdout, sys.stderr = CleanStream(sys.stdout, redactor), CleanStream(sys.stderr, redactor)
 
     def emit(event: Value) -> None:
+        if isinstance(event, Failed | Progress):
+            event = type(event).model_validate(redactor.clean_all(event.model_dump(mode="json")))
         out.write(event.model_dump_json(exclude_none=True) + "\n")
         out.flush()
 

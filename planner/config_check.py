@@ -4,6 +4,7 @@ The bounds are far above any published model; they stop a broken or hostile file
 """
 
 import json
+import re
 from typing import Any
 
 from vramplan.planner.errors import BadConfigError
@@ -58,6 +59,10 @@ MAY_BE_ZERO = frozenset(
     }
 )
 """Sizes some published configs set to 0 for: none."""
+
+MAX_REPEATS = 10_000
+_REPEATS = re.compile(r"(?:^|_)(?:layer|depth|block|stage|group)s?$")
+"""Names of counts that a class builds a module for each of, wherever in the config they stand."""
 
 KINDS: dict[str, tuple[type, str]] = {
     "rope_scaling": (dict, "an object"),
@@ -122,6 +127,7 @@ def check_sizes(config: dict[str, Any], where: str) -> None:
             if fields.get(name) is not None and not isinstance(fields[name], kind):
                 raise _bad(where, f"has {prefix}{name} = {str(fields[name])[:40]!r}, which is not {words}")
         _check_layer_lists(fields, where)
+    _check_repeats(config, where)
 
 
 DECODER_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
@@ -151,6 +157,17 @@ def _check_size(name: str, value: Any, bound: int, where: str, *, least: int) ->
         raise _bad(where, f"has {name} = {str(value)[:40]!r}, which is not a whole number")
     if not least <= value <= bound:
         raise _bad(where, f"has {name} = {str(value)[:40]}; it must be between {least} and {bound:,}")
+
+
+def _check_repeats(value: Any, where: str, name: str = "") -> None:
+    if isinstance(value, dict):
+        for inner, each in value.items():
+            _check_repeats(each, where, inner)
+    elif isinstance(value, list):
+        for each in value:
+            _check_repeats(each, where, name)
+    elif isinstance(value, (int, float)) and value > MAX_REPEATS and _REPEATS.search(name):
+        raise _bad(where, f"has {name[:80]} = {str(value)[:40]}; it must be at most {MAX_REPEATS:,}")
 
 
 def _check_layer_lists(fields: dict[str, Any], where: str) -> None:

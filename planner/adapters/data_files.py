@@ -10,12 +10,17 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
+from vramplan.planner.adapters.inside import leads_outside, outside_words
 from vramplan.planner.errors import BadDataError, MissingExtraError
 
 _OTHER_SPLIT = re.compile(r"(?:^|[^a-z])(?:test|testing|valid|validation|dev|eval|evaluation)(?:[^a-z]|$)")
 _TRAIN_SPLIT = re.compile(r"(?:^|[^a-z])(?:train|training)(?:[^a-z]|$)")
+MAX_LINE_BYTES = 2**28
+"""Of one row in JSON lines, or one line of CSV: far beyond any model's context."""
+MAX_JSON_BYTES = 2**32
+"""Of a file that is one JSON array, which is read whole."""
 _INNER = ("data", "train", "rows")
 """Keys under which a JSON object may hold its array of rows."""
 
@@ -52,6 +57,10 @@ def data_files(path: Path) -> tuple[Path, ...]:
         BadDataError: the folder holds no data file, or only those of other splits.
     """
     if not path.is_dir():
+        if path.exists() and not path.is_file():
+            raise BadDataError(
+                f"{path} is a device or a pipe, which cannot be read twice", remedy="write the rows to a file"
+            )
         return (path,)
     found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in _READERS and file.is_file()]
     names = {file: file.relative_to(path).as_posix().lower() for file in found}
@@ -61,16 +70,30 @@ def data_files(path: Path) -> tuple[Path, ...]:
     if not chosen:
         what = f"only {visible[0].name} and its like, which are held out" if visible else "no data file"
         raise BadDataError(f"{path} holds {what}", remedy=f"name one file: {', '.join(sorted(_READERS))}")
+    for file in chosen:
+        if leads_outside(path, file):
+            raise BadDataError(
+                f"{file.relative_to(path)} in {path} {outside_words(file)}",
+                remedy="put the file itself there, or name it with --data",
+            )
     return tuple(chosen)
 
 
 def _json_lines(file: Path) -> Iterator[RawRow]:
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""), start=1):
+            _check_line(file, number, len(line))
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
             if line.strip():
                 yield _parsed(file, number, line)
+
+
+def _check_line(file: Path, number: int, size: int) -> None:
+    if size > MAX_LINE_BYTES:
+        raise BadDataError(
+            f"{file}, row {number}: the line has more than {MAX_LINE_BYTES // 2**20} MiB", remedy="cut the row up"
+        )
 
 
 def _parsed(file: Path, number: int, line: bytes) -> RawRow:
@@ -91,6 +114,11 @@ def _object(file: Path, number: int, row: Any) -> RawRow:
 
 def _json(file: Path) -> Iterator[RawRow]:
     """An array of rows, an object that holds one, or JSON lines under the wrong name."""
+    if file.stat().st_size > MAX_JSON_BYTES:
+        raise BadDataError(
+            f"{file} is one JSON value of more than {MAX_JSON_BYTES // 2**30} GiB",
+            remedy="write one JSON object a line, and call the file .jsonl",
+        )
     raw = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
         whole = json.loads(raw.decode())
@@ -115,10 +143,10 @@ def _csv(file: Path) -> Iterator[RawRow]:
     """Rows under a header; the delimiter is the comma, semicolon or tab the header has most of."""
     csv.field_size_limit(sys.maxsize)  # the module's own is 128 KiB
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        first = lines.readline()
+        first = lines.readline(MAX_LINE_BYTES + 1)
         lines.seek(0)
         delimiter = max(",;\t", key=first.count)
-        reader = csv.reader(lines, strict=True, delimiter=delimiter)
+        reader = csv.reader(_bounded(file, lines), strict=True, delimiter=delimiter)
         header = _header(file, reader)
         while True:
             number = reader.line_num + 1
@@ -131,6 +159,12 @@ def _csv(file: Path) -> Iterator[RawRow]:
                 continue
             if fields:
                 yield _record(file, number, header, fields)
+
+
+def _bounded(file: Path, lines: TextIO) -> Iterator[str]:
+    for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), ""), start=1):
+        _check_line(file, number, len(line))
+        yield line
 
 
 def _header(file: Path, reader: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vramplan.planner.adapters.inside import leads_outside, outside_words
 from vramplan.planner.adapters.model_files import model_from_files
 from vramplan.planner.adapters.safetensors_headers import read_folder_headers
 from vramplan.planner.config_check import MAX_FILE_BYTES, parse_config
@@ -38,6 +39,10 @@ def _read_config(folder: Path) -> bytes:
             remedy="name the base model; the adapter is added to it"
             if adapter
             else f"name a folder that holds a model's {CONFIG}",
+        )
+    if leads_outside(folder, path):
+        raise BadConfigError(
+            f"{CONFIG} in {folder.name[-80:]!r} {outside_words(path)}", remedy="put the file itself into the folder"
         )
     try:
         with path.open("rb") as file:

@@ -16,6 +16,7 @@ from vramplan.planner.adapters.safetensors_headers import (
     MAX_INDEX_BYTES,
     ONE_FILE,
     TensorInfo,
+    check_tensor,
     shards_of_index,
 )
 from vramplan.planner.config_check import MAX_FILE_BYTES, parse_config
@@ -125,7 +126,9 @@ def _header(repo_id: str, name: str, commit: str) -> dict[str, TensorInfo]:
     from huggingface_hub import HfApi
 
     metadata = HfApi().parse_safetensors_file_metadata(repo_id, name, revision=commit, timeout=TIMEOUT_SECONDS)
-    return {key: TensorInfo(str(tensor.dtype), tuple(tensor.shape)) for key, tensor in metadata.tensors.items()}
+    for key, tensor in metadata.tensors.items():  # huggingface_hub hands on whatever the header says
+        check_tensor(key, tensor.dtype, tensor.shape, f"{name[:80]!r} of {repo_id!r}")
+    return {key: TensorInfo(tensor.dtype, tuple(tensor.shape)) for key, tensor in metadata.tensors.items()}
 
 
 def _license(tags: list[str] | None) -> str | None:

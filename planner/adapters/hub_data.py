@@ -33,6 +33,8 @@ def _downloaded(repo_id: str, revision: str | None) -> Path:
         folder = snapshot_download(
             repo_id, repo_type="dataset", revision=revision, allow_patterns=_FILES, ignore_patterns=_NOT_ROWS
         )
+    except errors.HFValidationError as error:
+        raise UsageError(f"{repo_id[:120]!r} names no data set", remedy=f"write {PREFIX}OWNER/NAME") from error
     except errors.GatedRepoError as error:
         remedy = "accept its terms on the Hub, and log in: hf auth login"
         raise GatedModelError(f"the data set {repo_id} is gated", remedy=remedy) from error

@@ -20,7 +20,7 @@ from vramplan.planner.model_spec import ModelSpec, ModuleKind, Provenance, Weigh
 from vramplan.planner.weight_rows import weights_of
 from vramplan.planner.weight_templates import FAMILIES, weights_from_config
 
-_LAYER = re.compile(r"(?<=\.)(\d+)(?=\.)")
+_LAYER = re.compile(r"(?<=\.)([0-9]{1,5})(?=\.)")
 _FUSED_ON_LOADING = re.compile(r"\.experts\.\d+\.")
 
 

@@ -83,7 +83,13 @@ def read_plan(path: Path) -> Plan:
         PlanFormatError: it was written in another plan format.
         CorruptPlanError: it is not a plan, or it was edited or damaged since it was written.
     """
-    raw = _read_bytes(path, MAX_PLAN_BYTES)
+    try:
+        return _checked(_read_bytes(path, MAX_PLAN_BYTES), path)
+    except RecursionError:  # writing it again goes deeper than reading it
+        _refuse(path, "is nested too deep to be a plan")
+
+
+def _checked(raw: bytes, path: Path) -> Plan:
     content = _parse(raw, path)
     _check_format(content, path)
     if content.get("file_sha256") != file_sha256_of(content):
@@ -159,8 +165,6 @@ def _read_bytes(path: Path, limit: int) -> bytes:
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:
     try:
         content = json.loads(raw.decode(), parse_constant=_no_constant)
-    except RecursionError:
-        _refuse(path, "is nested too deep to be a plan")
     except ValueError as error:
         _refuse(path, f"is not JSON: {error}")
     if not isinstance(content, dict) or "plan_format" not in content:

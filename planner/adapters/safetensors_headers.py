@@ -11,6 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vramplan.planner.adapters.inside import leads_outside, outside_words
 from vramplan.planner.errors import BadConfigError
 
 MAX_HEADER_BYTES = 100_000_000
@@ -18,6 +19,9 @@ MAX_HEADER_BYTES = 100_000_000
 
 MAX_INDEX_BYTES = 100_000_000
 MAX_SHARDS = 10_000
+MAX_DIMENSIONS = 64
+"""Of one tensor; torch reduces over no more (aten/src/ATen/WrapDimUtilsMulti.h, dim_bitset_size)."""
+MAX_NAME_CHARACTERS = 1_000
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 BITS = {
@@ -47,11 +51,15 @@ def read_folder_headers(folder: Path) -> dict[str, TensorInfo] | None:
     """
     index = folder / INDEX
     if index.is_file():
+        _stays(folder, index)
         if index.stat().st_size > MAX_INDEX_BYTES:
             raise _bad(index.name, "is larger than 100 MB")
         return _read_shards(folder, shards_of_index(index.read_bytes()))
     single = folder / ONE_FILE
-    return read_header(single) if single.is_file() else None
+    if not single.is_file():
+        return None
+    _stays(folder, single)
+    return read_header(single)
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
@@ -95,10 +103,7 @@ def _tensor(name: str, entry: Any, where: str, data_bytes: int | None) -> Tensor
     dtype: Any = entry.get("dtype")
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")
-    if not isinstance(dtype, str) or dtype not in BITS:
-        raise _bad(where, f"stores {name[:80]!r} as {str(dtype)[:20]!r}, a dtype safetensors does not have")
-    if not _whole_numbers(shape):
-        raise _bad(where, f"gives {name[:80]!r} the shape {str(shape)[:60]}")
+    check_tensor(name, dtype, shape, where)
     if not _whole_numbers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _bad(where, f"gives {name[:80]!r} the offsets {str(offsets)[:60]}")
     if offsets[1] - offsets[0] != -(-prod(shape) * BITS[dtype] // 8):
@@ -108,6 +113,20 @@ def _tensor(name: str, entry: Any, where: str, data_bytes: int | None) -> Tensor
     if data_bytes is not None and offsets[1] > data_bytes:
         raise _bad(where, f"ends {name[:80]!r} beyond the end of the file: the download is incomplete")
     return TensorInfo(dtype, tuple(shape))
+
+
+def check_tensor(name: str, dtype: Any, shape: Any, where: str) -> None:
+    """Refuse a name no tensor has, a dtype the format does not know, or a shape that is none.
+
+    Raises:
+        BadConfigError: naming the tensor.
+    """
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise _bad(where, f"has a tensor whose name has {len(name):,} characters: {name[:80]!r}")
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise _bad(where, f"stores {name[:80]!r} as {str(dtype)[:20]!r}, a dtype safetensors does not have")
+    if not _whole_numbers(shape) or len(shape) > MAX_DIMENSIONS:
+        raise _bad(where, f"gives {name[:80]!r} the shape {str(shape[:9] if isinstance(shape, list) else shape)[:60]}")
 
 
 def _whole_numbers(values: Any) -> bool:
@@ -138,8 +157,16 @@ def _read_shards(folder: Path, shards: Iterable[str]) -> dict[str, TensorInfo]:
         path = folder / shard
         if not path.is_file():
             raise _bad(INDEX, f"names {shard[:80]!r}, which is not in the folder: the download is incomplete")
+        _stays(folder, path)
         tensors |= read_header(path)
     return tensors
+
+
+def _stays(folder: Path, path: Path) -> None:
+    if leads_outside(folder, path):
+        raise BadConfigError(
+            f"{path.name[:80]!r} {outside_words(path)}", remedy="put the file itself into the model's folder"
+        )
 
 
 def _json_object(content: bytes, where: str) -> dict[str, Any]:

@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vramplan.planner.adapters.inside import leads_outside, outside_words
 from vramplan.planner.model_spec import ModelSpec
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+MAX_FILE_BYTES = 64_000_000
+"""Of the config and the template: far above any published one."""
 
 
 class TokenizerFiles(NamedTuple):
@@ -40,11 +43,19 @@ def find_tokenizer(model: ModelSpec, *, online: bool = True) -> TokenizerFiles |
     tokenizer, config_file, template_file = (found[name] for name in (TOKENIZER, CONFIG, TEMPLATE))
     assert tokenizer is not None
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8")) if config_file else {}
-        template = template_file.read_text(encoding="utf-8") if template_file else _inline(config)
-    except (OSError, ValueError) as error:
+        config = json.loads(_text(config_file)) if config_file else {}
+        template = _text(template_file) if template_file else _inline(config)
+    except (OSError, ValueError, RecursionError) as error:
         return f"its tokenizer_config.json cannot be read ({type(error).__name__})"
     return TokenizerFiles(tokenizer, config if isinstance(config, dict) else {}, template)
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{path.name} has more than {MAX_FILE_BYTES:,} bytes")
+    return content.decode()
 
 
 def _inline(config: Any) -> str | None:
@@ -58,8 +69,11 @@ def _inline(config: Any) -> str | None:
 
 def _file(model: ModelSpec, name: str, *, online: bool) -> Path | str:
     if model.provenance.source == "folder":
-        path = Path(model.provenance.location) / name
-        return path if path.is_file() else f"there is no {name} in {model.provenance.location}"
+        folder = Path(model.provenance.location)
+        path = folder / name
+        if not path.is_file():
+            return f"there is no {name} in {folder}"
+        return f"{name} {outside_words(path)}" if leads_outside(folder, path) else path
     from huggingface_hub import hf_hub_download  # 0.2 s
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 

@@ -66,6 +66,20 @@ def test_one_flipped_byte_of_the_same_length_is_noticed(tmp_path: Path, plan: Pl
         checked(folder, plan.fingerprint)
 
 
+def test_a_link_in_a_checkpoint_is_no_file_of_ours(tmp_path: Path, plan: Plan) -> None:
+    folder = write(tmp_path, plan, 5)
+    (folder / "model.safetensors").rename(tmp_path / "outside")
+    (folder / "model.safetensors").symlink_to(tmp_path / "outside")
+    with pytest.raises(RunError, match="is a link"):
+        checked(folder, plan.fingerprint)
+    (folder / "model.safetensors").unlink()
+    (tmp_path / "outside").rename(folder / "model.safetensors")
+    checked(folder, plan.fingerprint)
+    (folder / "more").symlink_to(tmp_path)
+    with pytest.raises(RunError, match="is a link"):
+        checked(folder, plan.fingerprint)
+
+
 def test_another_plans_checkpoint_is_refused(tmp_path: Path, plan: Plan) -> None:
     folder = write(tmp_path, plan, 5)
     with pytest.raises(RunError, match="belongs to plan"):

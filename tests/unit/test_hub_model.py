@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -220,6 +221,15 @@ def test_a_broken_config_and_a_broken_header_are_refused(serve) -> None:
         hub.read_hub("org/model")
     serve(lambda request: answer(request, llama_files(**{"model.safetensors": b"\xff" * 64})))
     with pytest.raises(BadConfigError, match="safetensors header"):
+        hub.read_hub("org/model")
+
+
+@pytest.mark.parametrize("entry", [{"shape": [-5]}, {"shape": ["a"]}, {"shape": [1] * 100}, {"dtype": "X"}])
+def test_a_hub_headers_shape_is_checked_like_a_files(serve, entry: dict[str, object]) -> None:
+    content = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | entry}).encode()
+    header = struct.pack("<Q", len(content)) + content
+    serve(lambda request: answer(request, llama_files(**{"model.safetensors": header + bytes(8)})))
+    with pytest.raises(BadConfigError):
         hub.read_hub("org/model")
 
 
