@@ -18,6 +18,8 @@ from vramplan.planner.errors import MissingExtraError, VramplanError
 from vramplan.planner.memory.alloc_conf import parse_alloc_conf
 from vramplan.planner.units import parse_bytes
 
+STEERING = frozenset(map(chr, (*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+"""What no terminal may be sent: the controls of ECMA-48, and the overrides and isolates of Unicode's UAX 9."""
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
 _FOLDER = Path(tempfile.mkdtemp(prefix="vramplan-fuzz-"))
 
@@ -69,7 +71,7 @@ def dataset(data: bytes) -> None:
 def words(data: bytes) -> None:
     """What a person types: sizes and allocator settings; and what is printed of it."""
     text = data.decode("utf-8", "replace")
-    assert all(character.isprintable() or character.isspace() for character in plain(text))
+    assert STEERING.isdisjoint(plain(text))
     with suppress(ValueError, OverflowError):
         parse_bytes(text)
     parse_alloc_conf(text)

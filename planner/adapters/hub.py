@@ -125,7 +125,13 @@ def _headers(repo_id: str, commit: str, files: set[str]) -> dict[str, TensorInfo
 def _header(repo_id: str, name: str, commit: str) -> dict[str, TensorInfo]:
     from huggingface_hub import HfApi
 
-    metadata = HfApi().parse_safetensors_file_metadata(repo_id, name, revision=commit, timeout=TIMEOUT_SECONDS)
+    try:
+        metadata = HfApi().parse_safetensors_file_metadata(repo_id, name, revision=commit, timeout=TIMEOUT_SECONDS)
+    except (TypeError, KeyError, AttributeError):  # it multiplies whatever the header calls a shape
+        raise BadConfigError(
+            f"the safetensors header of {name[:80]!r} in {repo_id!r} makes no sense",
+            remedy="name another revision, or tell its owner",
+        ) from None
     for key, tensor in metadata.tensors.items():  # huggingface_hub hands on whatever the header says
         check_tensor(key, tensor.dtype, tensor.shape, f"{name[:80]!r} of {repo_id!r}")
     return {key: TensorInfo(tensor.dtype, tuple(tensor.shape)) for key, tensor in metadata.tensors.items()}

@@ -42,6 +42,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("evaluate", "vramplan.executor.evaluate_cli", "base and tuned model on rows neither was shown"),
     Command("chat", "vramplan.executor.chat_cli", "ask one base with the adapters of several runs, switched live"),
     Command("calibrate", "vramplan.executor.calibrate_cli", "what runs here have taught, and a short set to measure"),
+    Command("doctor", "vramplan.planner.cli.doctor", "what works on this machine, and what to install"),
     Command("demo", "vramplan.executor.demo_cli", "all of it on a small real model, on the hardware here"),
 )
 
