@@ -111,13 +111,20 @@ def _keep_of_stack(model: nn.Module, layers: nn.ModuleList, kept: list[int]) -> 
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = position
-    config: Any = model.config
-    text = config.get_text_config()
-    for name, value in list(vars(text).items()):
+    config = _config_of(model, layers)
+    for name, value in list(vars(config).items()):
         if isinstance(value, (list, tuple)) and len(value) == depth:
-            setattr(text, name, [value[index] for index in kept])
+            setattr(config, name, [value[index] for index in kept])
+    if config is not model.config or not config.is_encoder_decoder:  # one config of both halves counts one of them
+        config.num_hidden_layers = len(kept)
+
+
+def _config_of(model: nn.Module, layers: nn.ModuleList) -> Any:
+    """The config that a stack is run by: its half's, of an encoder and a decoder; else the language model's."""
+    config: Any = model.config
     if not config.is_encoder_decoder:
-        text.num_hidden_layers = len(kept)
+        return config.get_text_config()
+    return next(module.config for module in model.modules() if any(child is layers for child in module.children()))
 
 
 def materialize(model: nn.Module, *, real: bool = False) -> nn.Module:

@@ -34,10 +34,11 @@ ENCODERS = {
     "mpnet": {"model_type": "mpnet", **BERT, "max_position_embeddings": 514},
     "albert": {"model_type": "albert", **BERT, "embedding_size": 32},
 }
-EAGER = ("deberta", "mpnet")
+EAGER = ("deberta", "mpnet", "t5gemma")
 WITHOUT_CHECKPOINTING = ("mpnet", "albert")
 DECODER = {"vocab_size": 300, "num_key_value_heads": 2, **SMALL}
 DECODERS = {"llama": {"model_type": "llama", **DECODER}, "qwen3": {"model_type": "qwen3", "head_dim": 16, **DECODER}}
+GEMMA_HALF = {**DECODER, "num_hidden_layers": 4, "head_dim": 16, "sliding_window": 4096}
 SEQ2SEQ = {
     "t5": {
         "model_type": "t5",
@@ -61,6 +62,7 @@ SEQ2SEQ = {
         "decoder_ffn_dim": 144,
         "max_position_embeddings": 512,
     },
+    "t5gemma": {"model_type": "t5gemma", "vocab_size": 300, "encoder": GEMMA_HALF, "decoder": GEMMA_HALF},
 }
 
 
@@ -92,4 +94,7 @@ def test_a_classifiers_program_gives_the_bytes_of_its_real_step(family, method):
 def test_a_sequence_to_sequence_program_gives_the_bytes_of_its_real_step(family, method, checkpointing):
     from tests.trace.tiny_models import assert_exact
 
-    assert_exact(SEQ2SEQ[family], "seq2seq", _methods()[method], gradient_checkpointing=checkpointing)
+    attention = _attention(family)
+    assert_exact(
+        SEQ2SEQ[family], "seq2seq", _methods()[method], attention=attention, gradient_checkpointing=checkpointing
+    )
