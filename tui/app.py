@@ -20,6 +20,9 @@ from vramplan.tui.text import describe_error
 PAUSE_SECONDS = 0.15
 """A key pressed within it takes the place of the last one: only then is the whole price worked out."""
 
+DRAW_SECONDS = 0.1
+"""Between two drawings of a run's events."""
+
 
 class VramplanApp(NavigatedApp):
     """``vramplan`` without arguments."""
@@ -31,6 +34,7 @@ class VramplanApp(NavigatedApp):
         super().__init__()
         self.core = core
         self.state = State()
+        self._will_draw = False
 
     async def on_mount(self) -> None:
         self.begin_capture_print(self, stdout=False)
@@ -118,8 +122,19 @@ class VramplanApp(NavigatedApp):
     async def _follow(self, wanted: RunWanted) -> None:
         async with aclosing(self.core.launch(wanted.saved, resume=wanted.resume)) as events:
             async for event in events:
-                self._change_run(self._run().after(event))
+                self.state = self.state.model_copy(update={"run": self._run().after(event)})
+                self._draw_soon()
         self._change_run(self._run().ended())
+
+    def _draw_soon(self) -> None:
+        """A child may say much at once: it is drawn a few times a second, however many events there are."""
+        if not self._will_draw:
+            self._will_draw = True
+            self.set_timer(DRAW_SECONDS, self._draw)
+
+    def _draw(self) -> None:
+        self._will_draw = False
+        self.change(self.state)
 
     def _run(self) -> RunState:
         if self.state.run is None:

@@ -4,16 +4,18 @@ import threading
 from typing import Any
 
 import pytest
+from textual.widgets import RichLog
 
 from tests.fakes import make_device
 from tests.golden_text import assert_golden
 from tests.tui.driving import Driver, driving
-from tests.tui.fake_core import FakeCore, script
+from tests.tui.fake_core import PARAMS, FakeCore, script
 from vramplan.executor.checks import Check
-from vramplan.executor.events import Failed
+from vramplan.executor.events import Failed, Progress
 from vramplan.planner.errors import GatedModelError, NoProgramError, OfflineError
 from vramplan.tui.choice import Choice, Priced
 from vramplan.tui.core import Core
+from vramplan.tui.state import EVENTS_KEPT
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
 COMMAND = "vramplan plan fake/llama-8b --device auto --method qlora -o runs/fake/plan.json"
@@ -330,3 +332,57 @@ async def test_a_stopped_run_goes_on_from_its_checkpoint() -> None:
         await driver.settle("runs")
         await driver.press("r", until="nothing to go on from: runs/fake is done")
     assert [(saved.path, resume) for saved, resume in core.launched] == [("runs/stopped/plan.json", True)]
+
+
+async def test_ten_thousand_events_leave_the_run_as_quick_as_it_was() -> None:
+    said = [Progress(time=float(n), what=f"event {n} [red]", fraction=None) for n in range(10_000)]
+    events = (*script()[:4], *said, *script()[4:])
+    async with driving(FakeCore(events=events), patience_seconds=120.0) as driver:
+        await to_run(driver)
+        await driver.press("r", "y", until="done: 6 sets the estimate")
+        run = driver.app.state.run
+        assert run is not None
+        assert (run.num_logged, len(run.log)) == (10_005, EVENTS_KEPT)
+        assert len(driver.app.screen.query_one("#events", RichLog).lines) <= EVENTS_KEPT
+
+
+@pytest.mark.parametrize("size", [(200, 60), (80, 24), (20, 5)])
+async def test_a_run_is_watched_through_a_change_of_the_terminals_size(size: tuple[int, int]) -> None:
+    async with driving(FakeCore(hold_after=4), (120, 40)) as driver:
+        await to_run(driver)
+        await driver.press("r", "y", until="step 1 of 3")
+        await driver.pilot.resize_terminal(*size)
+        await driver.wait(lambda: driver.app.size == size)
+        await driver.pilot.resize_terminal(100, 30)
+        await driver.press("2", until="sequence length")
+        await driver.pilot.resize_terminal(*size)
+        await driver.press("5", until=lambda: driver.step == "run")
+        await driver.pilot.resize_terminal(80, 24)
+        await driver.wait("step 1 of 3")
+
+
+async def test_from_a_typed_name_to_a_saved_plan_in_three_keys_and_to_a_run_in_two_more() -> None:
+    core = FakeCore()
+    async with driving(core) as driver:
+        await driver.press("slash")
+        await driver.type("llama-8b")
+        await driver.press("enter", until="headroom")
+        await driver.press("4", until="not saved yet")
+        await driver.press("s", until="written: runs/fake/plan.json")
+        await driver.press("r", until="ready: r starts the run")
+        await driver.press("r", until="now?")
+        await driver.press("y", until="done: 6 sets")
+    assert len(core.saved) == 1
+
+
+async def test_names_from_outside_are_shown_letter_by_letter_whatever_they_hold() -> None:
+    name = "org/[bold]m[/] 🦙 نموذج"
+    PARAMS[name] = 10**6
+    try:
+        async with driving(FakeCore()) as driver:
+            await driver.press("slash", *"نموذج", until=name)
+            await driver.press("enter", until=f" {name} ")
+            await driver.press("4", until="not saved yet")
+            await driver.press("s", until="written")
+    finally:
+        del PARAMS[name]

@@ -72,14 +72,14 @@ class BudgetScreen(StepScreen):
         elif state.glance is not None:
             self._show_glance(state)
         else:
-            self.query_one("#headline", Static).update("pricing ...")
+            self.query_one("#headline", Static).update("pricing ...", layout=False)
         if state.glance is not None:
             self.query_one(CourseChart).show(state.glance.course, state.glance.available_bytes)
 
     def _show_price(self, state: State) -> None:
         assert state.priced is not None
         candidate = state.priced.candidate
-        self.query_one("#headline", Static).update(headline(candidate))
+        self.query_one("#headline", Static).update(headline(candidate), layout=False)
         self.query_one(BudgetBar).show(candidate.budget, candidate.available_bytes)
         self.query_one(BudgetTable).show(candidate, cost=state.priced.cost)
         self.query_one(PhaseBars).show(candidate.budget, candidate.available_bytes)
@@ -89,7 +89,7 @@ class BudgetScreen(StepScreen):
         """What is allocated, while the allocator is replayed; the tensors' names come with the price."""
         glance = state.glance
         assert glance is not None
-        self.query_one("#headline", Static).update(glance_headline(glance))
+        self.query_one("#headline", Static).update(glance_headline(glance), layout=False)
         self.query_one(BudgetBar).show(glance.budget, glance.available_bytes)
         self.query_one(BudgetTable).show_budget(glance.budget)
         self.query_one(PhaseBars).show(glance.budget, glance.available_bytes)

@@ -10,7 +10,7 @@ from textual.widget import Widget
 from textual.widgets import Footer, Static
 from textual.worker import Worker, WorkerState
 
-from vramplan.tui.bindings import STEPS, Scope
+from vramplan.tui.bindings import ACTIONS, STEPS, Scope
 from vramplan.tui.state import State, why_not
 from vramplan.tui.text import describe_device, describe_error, describe_model, line
 from vramplan.tui.widgets.notice import Notice
@@ -26,6 +26,11 @@ class StepScreen(Screen[None]):
     step: ClassVar[str]
     scopes: ClassVar[tuple[Scope, ...]] = ()
     """Where in the table of actions its own keys are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._head: object = None
+        self._possible: frozenset[str] | None = None
 
     @property
     def vramplan(self) -> "VramplanApp":
@@ -46,14 +51,23 @@ class StepScreen(Screen[None]):
 
     def show_state(self, state: State) -> None:
         """Draw what the app knows; called when the screen comes up and whenever the state changes."""
-        self.query_one("#model-line", Static).update(line(describe_model(state.choice.model)))
+        self.notice.narrate(state.narration)
+        head = (state.choice.model, state.choice.device, state.device_note)
+        if head != self._head:
+            self._head = head
+            self._show_head(state)
+        mine = (action for action in ACTIONS if action.scope in (*self.scopes, "app"))
+        possible = frozenset(action.id for action in mine if self.vramplan.why_not(action.action) is None)
+        if possible != self._possible:  # the footer is made anew, which takes longer than all the rest
+            self._possible = possible
+            self.query_one(StepBar).show(frozenset(name for name, _ in STEPS if f"app.{name}" not in possible))
+            self.refresh_bindings()
+
+    def _show_head(self, state: State) -> None:
+        self.query_one("#model-line", Static).update(line(describe_model(state.choice.model)), layout=False)
         device = state.choice.device
         described = state.device_note if device is None and state.device_note else describe_device(device)
-        self.query_one("#device-line", Static).update(line(described))
-        self.notice.narrate(state.narration)
-        closed = frozenset(name for name, _ in STEPS if why_not(state, "go", (name,)))
-        self.query_one(StepBar).show(closed)
-        self.refresh_bindings()
+        self.query_one("#device-line", Static).update(line(described), layout=False)
 
     def command(self) -> str | None:
         """The command line that does what this screen is about; None: what the app is set to do."""

@@ -1,9 +1,12 @@
 """The lines under the bar: each component's bytes, up to how many, and because of what."""
 
-from rich.table import Table
+from textwrap import wrap
+from typing import NamedTuple
+
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
+from textual.content import Content
 from textual.widgets import Static
 
 from vramplan.planner.candidate import Candidate
@@ -13,38 +16,88 @@ from vramplan.planner.cli.timing import run_words, step_words
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.throughput.values import RunCost
 from vramplan.planner.units import format_bytes, format_gib
-from vramplan.tui.text import cell
 from vramplan.tui.theme import COMPONENTS, VERDICTS
 from vramplan.tui.widgets.budget_bar import peak_lines
 
 
 class BudgetTable(VerticalScroll, can_focus=True):
-    """Largest first; scrolls when there are more lines than room."""
+    """Largest first, then notes; scrolls when there are more lines than room.
+
+    Drawn as plain lines: a table that measures itself takes longer to paint than everything else a key changes.
+    """
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._rows: tuple[_Row, ...] = ()
 
     def compose(self) -> ComposeResult:
         yield Static(markup=False)
 
     def show(self, candidate: Candidate | None, notes: tuple[str, ...] = (), cost: RunCost | None = None) -> None:
         """Draw this candidate's lines, its verdict in words, any notes, its time and what a run costs."""
-        table = _table()
+        rows: list[_Row] = []
         if candidate is not None:
-            _budget_rows(table, candidate.budget)
+            rows += _ledger(candidate.budget)
             notes = (candidate.verdict_reason, *notes, *candidate.warnings)
-        for note in notes:
-            _note(table, "why", note)
+        rows += [_Row("", "", "why", ("", "", ""), note) for note in notes if note]
         if candidate is not None:
             unknown = candidate.time_unknown_because
             said = step_words(candidate.time) if candidate.time else f"unknown: {unknown}" if unknown else ""
-            _note(table, "time", said)
-        if cost is not None:
-            _note(table, "run", run_words(cost))
-        self.query_one(Static).update(table if table.row_count else "")
+            rows += [_Row("", "", "time", ("", "", ""), said)] if said else []
+        if cost is not None and (said := run_words(cost)):
+            rows.append(_Row("", "", "run", ("", "", ""), said))
+        self._draw(tuple(rows))
 
     def show_budget(self, budget: MemoryBudget) -> None:
         """Draw the lines alone."""
-        table = _table()
-        _budget_rows(table, budget)
-        self.query_one(Static).update(table)
+        self._draw(tuple(_ledger(budget)))
+
+    def on_resize(self) -> None:
+        """The reasons are folded to the width there is."""
+        self._draw(self._rows)
+
+    def _draw(self, rows: tuple["_Row", ...]) -> None:
+        self._rows = rows
+        self.query_one(Static).update(_lines(rows, self.scrollable_content_region.width))
+
+
+class _Row(NamedTuple):
+    glyph: str
+    colour: str
+    name: str
+    figures: tuple[str, str, str]
+    because: str
+
+
+def _ledger(budget: MemoryBudget) -> list[_Row]:
+    return [
+        _Row(
+            *COMPONENTS[line.component],
+            line.component.replace("_", " "),
+            (
+                format_bytes(line.estimate_bytes),
+                f"{line.bytes_per_param:.2f} B/param" if line.bytes_per_param >= 0.005 else "",
+                "" if line.high_bytes == line.estimate_bytes else f"≤ {format_bytes(line.high_bytes)}",
+            ),
+            line.because,
+        )
+        for line in sorted(peak_lines(budget), key=lambda line: line.estimate_bytes, reverse=True)
+    ]
+
+
+def _lines(rows: tuple[_Row, ...], width: int) -> Content:
+    names = max((len(row.name) for row in rows), default=0)
+    figures = [max((len(row.figures[column]) for row in rows), default=0) for column in range(3)]
+    parts: list[Content | tuple[str, str] | str] = []
+    for row in rows:
+        cells = "".join(f"{text:>{size}} " for text, size in zip(row.figures, figures, strict=True) if size)
+        left = f" {row.name:<{names}} {cells}"
+        first, *more = wrap(plain(row.because), max(16, width - len(left) - 2)) or [""]
+        indent = " " * (len(left) + 2)
+        parts += [(row.glyph, row.colour) if row.glyph else " ", left if row.glyph else (left, "bold"), " "]
+        parts.append(("".join([first, *(f"\n{indent}{each}" for each in more)]), "dim" if row.glyph else ""))
+        parts.append("\n")
+    return Content.assemble(*parts[:-1])
 
 
 def headline(candidate: Candidate) -> Text:
@@ -63,31 +116,3 @@ def glance_headline(glance: Glance) -> Text:
     budget = glance.budget
     peak = f"   peak from {format_gib(budget.process_bytes)} GiB in {budget.peak_phase.replace('_', ' ')}"
     return Text().append("pricing", "bold").append(peak)
-
-
-def _table() -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column()
-    table.add_column(no_wrap=True)
-    for _ in range(3):
-        table.add_column(justify="right", no_wrap=True)
-    table.add_column(ratio=1, overflow="fold")
-    return table
-
-
-def _note(table: Table, name: str, text: str) -> None:
-    if text:
-        table.add_row("", cell(name, style="bold"), "", "", "", Text(plain(text)))
-
-
-def _budget_rows(table: Table, budget: MemoryBudget) -> None:
-    for line in sorted(peak_lines(budget), key=lambda line: line.estimate_bytes, reverse=True):
-        glyph, colour = COMPONENTS[line.component]
-        table.add_row(
-            Text(glyph, colour),
-            line.component.replace("_", " "),
-            format_bytes(line.estimate_bytes),
-            Text(f"{line.bytes_per_param:.2f} B/param" if line.bytes_per_param >= 0.005 else "", "dim"),
-            Text("" if line.high_bytes == line.estimate_bytes else f"≤ {format_bytes(line.high_bytes)}", "dim"),
-            Text(plain(line.because), "dim"),
-        )

@@ -1,0 +1,147 @@
+"""Time the app without a terminal: from nothing to its first screen, and from a key to the repainted budget.
+
+    python benchmarks/app.py
+
+Writes results/app.json and the table in README.md. A key turns the sequence length to and fro, so that each press
+is a change; it is timed until the figures of that change are on the screen (what is allocated, phase by phase and along
+the step), and until the whole price is: the allocator replayed, the tensors at the peak named, the verdict. Processor
+time stands beside wall time because a machine may be shared.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from speed import COMMAND, middle, time_process
+from tables import table, write_between
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "app.json"
+MODELS = ("HuggingFaceTB/SmolLM2-135M", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-405B")
+SIZE = (120, 40)
+OPEN = [
+    *COMMAND[:1],
+    "import asyncio\nfrom vramplan.tui.app import VramplanApp\nfrom vramplan.tui.live_core import LiveCore\n"
+    "async def first():\n    async with VramplanApp(LiveCore()).run_test() as pilot:\n        await pilot.pause()\n"
+    "asyncio.run(first())",
+]
+"""The app on its real core, to its first painted screen, and out again."""
+
+
+async def key_to_paint(model: str, presses: int) -> dict[str, dict[str, float]]:
+    """Medians over some presses, after one of each kind that is not counted."""
+    from vramplan.planner.adapters.devices import resolve_device
+    from vramplan.tui.app import VramplanApp
+    from vramplan.tui.live_core import LiveCore
+    from vramplan.tui.messages import ModelChosen
+
+    core = LiveCore()
+    device = resolve_device("RTX 4090", memory_bytes=None, reserve_bytes=0)
+    core.default_device = lambda: device  # type: ignore[method-assign]
+    core.largest = lambda device, knobs: iter(())  # type: ignore[method-assign]
+    app = VramplanApp(core)
+    timings: dict[str, list[tuple[float, float]]] = {"figures": [], "price": []}
+    async with app.run_test(size=SIZE) as pilot:
+        await _until(lambda: app.state.choice.device is not None)
+        app.post_message(ModelChosen(core.resolve_model(model), "qlora"))
+        await _until(lambda: app.state.priced is not None)
+        await pilot.press("j")
+        for press in range(presses + 2):
+            before = _clocks()
+            app.simulate_key("l" if press % 2 else "h")
+            await _until(lambda: app.state.glance is not None and app.state.priced is None)
+            await _painted(app)
+            timings["figures"].append(_since(before))
+            await _until(lambda: app.state.priced is not None)
+            await _painted(app)
+            timings["price"].append(_since(before))
+    return {
+        name: {
+            "wall_seconds": round(median(wall for wall, _ in found[2:]), 4),
+            "cpu_seconds": round(median(cpu for _, cpu in found[2:]), 4),
+        }
+        for name, found in timings.items()
+    }
+
+
+async def _until(there: Callable[[], bool]) -> None:
+    while not there():
+        await asyncio.sleep(0.001)
+
+
+async def _painted(app: Any) -> None:
+    """The screen has sent its repaint to the terminal's driver."""
+    done = asyncio.Event()
+    app.screen.call_after_refresh(done.set)
+    await done.wait()
+
+
+def _clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _since(before: tuple[float, float]) -> tuple[float, float]:
+    wall, cpu = _clocks()
+    return wall - before[0], cpu - before[1]
+
+
+def measure(runs: int, presses: int) -> dict[str, Any]:
+    """Every figure, with the machine's facts."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as bytecode:
+        time_process(OPEN, bytecode)
+        opened = middle([time_process(OPEN, bytecode) for _ in range(runs)])
+    return {
+        "machine": {
+            "usable_cores": len(os.sched_getaffinity(0)),
+            "architecture": platform.machine(),
+            "python": platform.python_version(),
+            "load_average": round(os.getloadavg()[0], 2),
+        },
+        "size": list(SIZE),
+        "runs": runs,
+        "presses": presses,
+        "start": {name: round(seconds, 4) for name, seconds in opened._asdict().items()},
+        "key": {model: asyncio.run(key_to_paint(model, presses)) for model in MODELS},
+    }
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table of README.md."""
+    machine = result["machine"]
+    rows = [["process start to first screen, and out", *_figures(result["start"])]]
+    for model, found in result["key"].items():
+        rows.append([f"a key to its figures: {model}", *_figures(found["figures"])])
+        rows.append([f"a key to its whole price: {model}", *_figures(found["price"])])
+    facts = (
+        f"At {result['size'][0]} x {result['size'][1]}, without a terminal; medians of {result['runs']} starts and "
+        f"{result['presses']} presses; Python {machine['python']}, {machine['architecture']}, "
+        f"{machine['usable_cores']} usable core(s), load {machine['load_average']} (shared: trust processor time)."
+    )
+    return f"{facts}\n\n{table(['what', 'wall', 'processor'], rows, 'lrr')}"
+
+
+def _figures(found: dict[str, float]) -> list[str]:
+    return [f"{1000 * found[name]:.0f} ms" for name in ("wall_seconds", "cpu_seconds")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time the app's start and its keys.")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--presses", type=int, default=20)
+    args = parser.parse_args()
+    result = measure(args.runs, args.presses)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    write_between(HERE / "README.md", "app", markdown(result))
+
+
+if __name__ == "__main__":
+    main()
