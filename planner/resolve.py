@@ -27,7 +27,7 @@ from vramplan.planner.setup_check import check_setup
 from vramplan.planner.sharding_choice import choose_sharding
 from vramplan.planner.stored_quantised import check_quantization
 from vramplan.planner.task_choice import choose_num_labels, choose_target_length
-from vramplan.planner.tasks import NO_CHECKPOINTING, check_task, default_task
+from vramplan.planner.tasks import NO_CHECKPOINTING, NO_FUSED_HEAD, check_task, default_task
 from vramplan.planner.training_setup import TrainingRecipe, TrainingSetup
 from vramplan.planner.unpriced import refuse_unpriced
 from vramplan.planner.workload import RowLengths, Workload
@@ -153,7 +153,7 @@ def _resolve(
         gradient_accumulation_steps=accumulation,
         gradient_checkpointing=_checkpointing(pick, method, model),
         attention=choose_attention(pick, model, device),
-        loss=_loss(pick, loop, workload),
+        loss=_loss(pick, loop, workload, model),
         loop=loop,
         padding=_padding(pick, rows, sequence_length, micro_batch),
         packing=pick.take("packing", False),
@@ -256,11 +256,15 @@ def _step(pick: Picker, sequence_length: int, world: int) -> tuple[int, int]:
     return micro_batch, accumulation
 
 
-def _loss(pick: Picker, loop: str, workload: Workload) -> str:
+def _loss(pick: Picker, loop: str, workload: Workload, model: ModelSpec) -> str:
+    without = f"trl's fused head finds no base model in {model.architecture}"
+    fuses = model.architecture not in NO_FUSED_HEAD
+    if pick.given("loss") == "fused" and workload.task == "causal-lm" and not fuses:
+        raise UsageError(f"--loss fused: {without}", remedy="use --loss standard")
     if pick.given("loss") not in (None, "auto"):
         return str(pick.take("loss", "standard"))
     if workload.task == "causal-lm" and loop == "executor":
-        return str(pick.settle("loss", "fused", "what trl's trainer runs"))
+        return str(pick.settle("loss", *(("fused", "what trl's trainer runs") if fuses else ("standard", without))))
     if workload.task != "causal-lm":
         return str(pick.settle("loss", "standard", "the model's own, as transformers' Trainer has it"))
     return str(pick.settle("loss", "standard", f"what the {loop} loop runs"))

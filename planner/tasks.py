@@ -68,6 +68,9 @@ NO_CHECKPOINTING = frozenset(
     )
 )
 """Types whose classes have supports_gradient_checkpointing unset (transformers 5.23)."""
+NO_FUSED_HEAD = frozenset(("Llama4ForCausalLM", "Llama4ForConditionalGeneration", "MllamaForCausalLM"))
+"""Classes without a module of their base_model_prefix, in which trl's fused head takes the whole for its base model and
+finds no last_hidden_state (transformers 5.23; trl/trainer/utils.py, add_fused_lm_head)."""
 TOWERS = ("vision", "visual", "image", "audio", "multi_modal", "multimodal", "embed_vision", "embed_audio", "connector")
 """What the modules of towers, and of what joins them to the language model, have in their names."""
 

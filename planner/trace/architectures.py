@@ -24,7 +24,7 @@ from vramplan.planner.memory.structure import has_named_sizes, program_key
 from vramplan.planner.resolve import resolve
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs"
-SECONDS = 240
+SECONDS = 360
 HEAD = """# Architectures
 
 Made by `python -m vramplan.planner.trace.architectures` with {versions}. One row a model type of the catalogue, tried

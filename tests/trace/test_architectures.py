@@ -55,6 +55,22 @@ MULTIMODAL = {
         "vision_config": TOWER,
     },
 }
+ROUTED = {
+    "model_type": "phimoe",
+    **SMALL,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+WITHOUT_FUSED_HEAD = {
+    "model_type": "llama4_text",
+    **SMALL,
+    "num_hidden_layers": 4,
+    "head_dim": 16,
+    "intermediate_size_mlp": 144,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 1,
+}
 
 
 @pytest.mark.parametrize("family", RECURRENT)
@@ -73,3 +89,36 @@ def test_a_multimodal_model_on_text_holds_its_tower_and_trains_its_language_part
     from vramplan.planner.methods import Full, Lora
 
     assert_exact(MULTIMODAL[family], "causal-lm", Full() if method == "full" else Lora(r=4))
+
+
+def test_the_default_targets_of_a_mixture_leave_its_router_bare_and_its_step_is_exact():
+    from tests.trace.tiny_models import assert_exact, spec_of
+    from vramplan.planner.resolve import resolve
+
+    method = resolve({"method": "lora", "rank": 4}, spec_of(ROUTED, "causal-lm"), None).setup.method
+    assert set(method.target_modules) == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert_exact(ROUTED, "causal-lm", method)
+
+
+def test_where_trls_fused_head_breaks_the_models_own_loss_is_the_default_and_exact():
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tests.trace.tiny_models import assert_exact, spec_of
+    from vramplan.planner.errors import UsageError
+    from vramplan.planner.resolve import resolve
+    from vramplan.planner.trace.loss import add_fused_head
+    from vramplan.planner.trace.weights import build_config
+
+    model = AutoModelForCausalLM.from_config(build_config(WITHOUT_FUSED_HEAD))
+    add_fused_head(model)
+    row = torch.zeros(1, 8, dtype=torch.long)
+    with pytest.raises(AttributeError, match="last_hidden_state"):
+        model(input_ids=row, labels=row, fused_lm_head=True)
+
+    spec = spec_of(WITHOUT_FUSED_HEAD, "causal-lm")
+    setup = resolve({"method": "lora", "rank": 4}, spec, None).setup
+    assert_exact(WITHOUT_FUSED_HEAD, "causal-lm", setup.method, loss=setup.loss)
+    with pytest.raises(UsageError, match="fused head") as refused:
+        resolve({"method": "lora", "loss": "fused"}, spec, None)
+    assert refused.value.remedy == "use --loss standard"
