@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of one reader: ``python -m fuzz.run TARGET [libFuzzer's options]``; needs atheris.
 
 Starts from ``fuzz/corpus/TARGET``, and leaves there what reached new code. A finding ends it, and is written to
-``crash-*`` by libFuzzer: copy it to ``fuzz/findings/TARGET-WHAT``, where a test runs it for ever.
+``crash-*`` by libFuzzer: copy it into the corpus, which a test runs whole.
 """
 
 import sys

@@ -43,7 +43,7 @@ HERE = Installation(
     shipped=True,
     readings=Readings(devices=(CARD,)),
     caches=(
-        CacheFolder(what="cache of counts and programs", path="/home/a/.cache/vramplan", writable=True, free_bytes=GIB),
+        CacheFolder(what="cache of counts and programs", path="~/.cache/vramplan", writable=True, free_bytes=GIB),
         CacheFolder(what="the Hub's cache of models", path="/data/\x1b[31mhub", writable=False, free_bytes=9 * GIB),
     ),
 )

@@ -19,5 +19,6 @@ def test_every_test_the_page_names_exists() -> None:
 
 
 def test_every_threat_has_a_test() -> None:
-    rows = [line for line in PAGE.splitlines() if line.startswith("|") and not re.match(r"\|(-|\s*what could)", line)]
+    threats = PAGE.partition("## Any bytes at all")[0]
+    rows = [line for line in threats.splitlines() if line.startswith("|") and not re.match(r"\|(-| what could)", line)]
     assert [row for row in rows if "`test_" not in row] == []
