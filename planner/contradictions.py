@@ -67,6 +67,12 @@ def check_given(given: Mapping[str, Any]) -> None:
         )
     if given.get("eval_data") and given.get("eval_fraction"):
         raise UsageError("--eval-data and --eval-fraction both say what is held out", remedy="give one of the two")
+    for name in ("lower_layers", "lower_learning_rate"):
+        if given.get("lr_groups") is not None and given.get(name) is not None:
+            raise UsageError(
+                f"--lr-groups and {flag_of(name)} both say what learns at another rate",
+                remedy=f"leave {flag_of(name)} out, and name the lower layers as a group: layers.0-5=5e-5",
+            )
     if given.get("tokens_per_step") is not None and given.get("gradient_accumulation_steps") is not None:
         raise UsageError(
             "--tokens-per-step and --gradient-accumulation-steps both set the size of a step",

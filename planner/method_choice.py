@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vramplan.planner.errors import UnsupportedError, UsageError
+from vramplan.planner.layerwise import check_groups, parse_groups
 from vramplan.planner.lora_choice import low_rank, targets_of
 from vramplan.planner.memory.static_methods import check_biases, check_norms, hidden_size
 from vramplan.planner.method_targets import ia3_targets, norm_targets, output_projections
@@ -24,6 +25,7 @@ from vramplan.planner.methods import (
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.picker import Picker
 from vramplan.planner.targets import check_targets
+from vramplan.planner.tasks import in_tower
 
 _LOW_RANK = ("lora", "qlora")
 _PROMPTS = ("prefix", "prompt", "ptuning")
@@ -54,6 +56,7 @@ OPTION_METHODS: dict[str, tuple[str, ...]] = {
     "non_linearity": ("adapter",),
     "lower_layers": ("layerwise",),
     "lower_learning_rate": ("layerwise",),
+    "lr_groups": ("layerwise",),
 }
 """Options that only some methods have."""
 
@@ -155,6 +158,12 @@ def _bitfit(pick: Picker, model: ModelSpec) -> Method:
 
 
 def _layerwise(pick: Picker, model: ModelSpec) -> Method:
+    text = pick.given("lr_groups")
+    if text is not None:
+        groups = parse_groups(pick.take("lr_groups", text))
+        method = Layerwise(lower_layers=None, lower_learning_rate=None, lr_groups=groups)
+        check_groups([name for name, _ in model.tensors() if not in_tower(name)], method)
+        return method
     return Layerwise(
         lower_layers=pick.take("lower_layers", 6),
         lower_learning_rate=pick.take("lower_learning_rate", 5e-5),

@@ -1,7 +1,8 @@
 """The fine-tuning methods, as one tagged union. Field names are PEFT's; defaults are the design's.
 
 full         every weight trains
-layerwise    every weight trains, the lower layers at a smaller learning rate (Howard and Ruder, 2018, arXiv:1801.06146)
+layerwise    every weight trains, the lower layers at a smaller learning rate (Howard and Ruder, 2018,
+             arXiv:1801.06146), or groups of modules each at its own
 bitfit       only bias terms train (Ben Zaken et al., 2022, arXiv:2106.10199)
 ln-tuning    only the norms train, as copies beside the frozen ones (Zhao et al., 2023, arXiv:2312.11420)
 lora         W + (alpha / r) B A on chosen linears (Hu et al., 2021, arXiv:2106.09685)
@@ -14,9 +15,9 @@ prompt       learned embeddings before the input's (Lester et al., 2021, arXiv:2
 ptuning      the same, made by a small network (Liu et al., 2021, arXiv:2103.10385)
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vramplan.planner.values import Value
 
@@ -31,11 +32,28 @@ class Full(Value):
     kind: Literal["full"] = "full"
 
 
+class LrGroup(Value):
+    """Modules with a learning rate of their own."""
+
+    modules: str = Field(min_length=1)
+    """The end of their dotted names; a part may be a range of layers, both ends in it: ``layers.0-15``."""
+    learning_rate: float = Field(gt=0.0, allow_inf_nan=False)
+
+
 class Layerwise(Value):
     kind: Literal["layerwise"] = "layerwise"
-    lower_layers: int = Field(default=6, ge=1)
+    lower_layers: int | None = Field(default=6, ge=1)
     """How many of the first layers, embeddings with them, learn at ``lower_learning_rate``."""
-    lower_learning_rate: float = Field(default=5e-5, gt=0.0)
+    lower_learning_rate: float | None = Field(default=5e-5, gt=0.0)
+    lr_groups: tuple[LrGroup, ...] = ()
+    """In the place of both, which are None then; what is in none of them learns at the recipe's rate."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        unset = {self.lower_layers is None, self.lower_learning_rate is None}
+        if unset != {bool(self.lr_groups)}:
+            raise ValueError("either lr_groups, or lower_layers and lower_learning_rate")
+        return self
 
 
 class Bitfit(Value):

@@ -159,6 +159,7 @@ SETUP: tuple[Option, ...] = (
     Option("feedforward", str, "for ia3: targets whose input is scaled", "NAMES", ("--feedforward-modules",)),
     Option("lower_layers", whole_number, "for layerwise: how many layers learn slower", "N"),
     Option("lower_learning_rate", number, "for layerwise: their learning rate", "X"),
+    Option("lr_groups", str, "for layerwise: modules at rates of their own, as layers.0-15=5e-6", "NAME=X,..."),
     Option("gpus", whole_number, "GPUs a node", "N"),
     Option("nodes", whole_number, "nodes", "N"),
     Option("sharding", sharding_kind, "what is split between GPUs: ddp, fsdp, zero1, zero2 or zero3", "KIND"),

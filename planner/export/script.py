@@ -11,7 +11,8 @@ from vramplan.planner.export.engine import Engine, Files, Source
 from vramplan.planner.export.header import header
 from vramplan.planner.export.limits import DATA_FIELDS, MODEL_FIELDS, SAID_FIELDS, common
 from vramplan.planner.export.requirements import requirements
-from vramplan.planner.export.script_parts import CAST, LAYERWISE, MAIN, ROWS, SAMPLER, STANDARD_LOSS, TRAINER
+from vramplan.planner.export.script_parts import CAST, MAIN, ROWS, SAMPLER, STANDARD_LOSS, TRAINER
+from vramplan.planner.export.script_rates import rates_code, rates_constants
 from vramplan.planner.export.script_report import PHASES_CPU, PHASES_CUDA, REPORT
 from vramplan.planner.export.shell import environment
 from vramplan.planner.export.trainer import (
@@ -37,7 +38,7 @@ METHOD_FIELDS = {
         "the PEFT config": ("target_modules", "feedforward_modules", "num_virtual_tokens", "prompt_tuning_init_text",
                             "encoder_reparameterization_type", "encoder_hidden_size"),
         "BitsAndBytesConfig": ("quant", "double_quant"),
-        "the optimizer's groups": ("lower_layers", "lower_learning_rate"),
+        "the optimizer's groups": ("lower_layers", "lower_learning_rate", "lr_groups"),
     }.items()
     for name in names
 }  # fmt: skip
@@ -75,7 +76,7 @@ def write(source: Source) -> Files:
 
 def script(plan: Plan) -> str:
     """The text of the training script."""
-    standard, layerwise = plan.setup.loss == "standard", isinstance(plan.setup.method, Layerwise)
+    standard = plan.setup.loss == "standard"
     parts = [
         _head(plan),
         _constants(plan),
@@ -85,7 +86,7 @@ def script(plan: Plan) -> str:
         ROWS,
         SAMPLER,
         "" if trains_base(plan.setup.method) else CAST,
-        TRAINER + (STANDARD_LOSS if standard else "") + (LAYERWISE if layerwise else ""),
+        TRAINER + (STANDARD_LOSS if standard else "") + rates_code(plan.setup.method),
         _arguments(plan),
         _load_model(plan),
         _after_trainer(plan),
@@ -181,8 +182,7 @@ def _constants(plan: Plan) -> str:
         f"ORIGIN = {literal(origin)}",
         f"PACKAGES = {literal(packages)}",
     ]
-    if isinstance(method, Layerwise):
-        lines += [f"LOWER_LAYERS = {method.lower_layers}", f"LOWER_LEARNING_RATE = {method.lower_learning_rate!r}"]
+    lines += rates_constants(method)
     lines += [
         "",
         'parser = argparse.ArgumentParser(description="A planned run. The places may change, the plan may not.")',

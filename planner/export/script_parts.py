@@ -88,29 +88,6 @@ STANDARD_LOSS = '''
         return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch)
 '''
 
-LAYERWISE = '''
-    def create_optimizer(self, *args, **options):
-        """Embeddings and the lower layers in parameter groups of their own, alike but for the rate."""
-        first = self.optimizer is None
-        optimizer = super().create_optimizer(*args, **options)
-        lower = {id(p) for name, p in self.model.named_parameters() if first and is_lower(name)}
-        for group in list(optimizer.param_groups) if first else ():
-            moved = [p for p in group["params"] if id(p) in lower]
-            if moved:
-                alike = {name: value for name, value in group.items() if name != "params"}
-                group["params"] = [p for p in group["params"] if id(p) not in lower]
-                optimizer.add_param_group({**alike, "params": moved, "lr": LOWER_LEARNING_RATE})
-        return optimizer
-
-
-def is_lower(name):
-    """Whether a parameter is an embedding or of one of the first LOWER_LAYERS layers."""
-    layer = re.search(r"(?:^|\\.)(\\d+)\\.", name)
-    if layer is not None:
-        return int(layer[1]) < LOWER_LAYERS
-    return any(part in name for part in ("embed", "wte.", "wpe.", "shared."))
-'''
-
 MAIN = """
 def main():
     # Everything random hangs on this: the adapter's start, the order of rows, dropout.

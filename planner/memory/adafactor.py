@@ -11,7 +11,7 @@ Source: transformers/optimization.py (Adafactor.step); transformers/trainer_opti
 from dataclasses import dataclass, field
 
 from vramplan.planner.errors import UnsupportedError
-from vramplan.planner.memory.groups import Group, round_up
+from vramplan.planner.memory.groups import Group, one_after_another, round_up
 
 FP32 = 4
 
@@ -68,9 +68,8 @@ class _Names:
 def _step(parts: list[list[Group]], quantum_bytes: int) -> _Names:
     names = _Names(quantum_bytes)
     for part in parts:
-        for group in part:
-            for _ in range(min(group.count, 2)):  # a third of the same goes as the second
-                _update(names, group)
+        for group in one_after_another(part):
+            _update(names, group)
     return names
 
 

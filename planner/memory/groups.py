@@ -1,6 +1,8 @@
 """Groups of equal tensors, and what the allocator gives them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 
 @dataclass(frozen=True)
@@ -16,12 +18,24 @@ class Group:
     shape: tuple[int, ...] | None = None
     """Its dimensions, for an optimizer that factors matrices; None: not said."""
 
-    slower: bool = False
-    """It learns at the lower layers' rate, in a parameter group of its own."""
+    rate: int = 0
+    """Which of the method's learning rates it has, each in parameter groups of its own; 0: the recipe's."""
 
     def rounded(self, quantum_bytes: int) -> int:
         """Bytes the allocator gives all of them."""
         return self.count * round_up(self.numel * self.element_bytes, quantum_bytes)
+
+
+def one_after_another(groups: list[Group]) -> Iterator[Group]:
+    """The tensors as a loop over parameters meets them, each its group: layer after layer where several follow that
+    are in many layers, and no more than two layers, for a third goes as the second.
+
+    >>> [group.numel for group in one_after_another([Group(9, 4, 1), Group(3, 4, 32), Group(5, 4, 32)])]
+    [9, 3, 5, 3, 5]
+    """
+    for many, run in groupby(groups, key=lambda group: group.count > 1):
+        layer = list(run)
+        yield from layer * (2 if many else 1)
 
 
 def round_up(size_bytes: int, quantum_bytes: int) -> int:

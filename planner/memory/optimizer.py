@@ -14,7 +14,7 @@ step lives; _multi_tensor_adam: one list of square roots for each dtype, bound t
 
 from vramplan.planner.device import Route
 from vramplan.planner.memory import adafactor, eight_bit
-from vramplan.planner.memory.groups import Group, round_up, total_bytes
+from vramplan.planner.memory.groups import Group, one_after_another, round_up, total_bytes
 from vramplan.planner.training_setup import Loop, Optimizer
 
 SCALAR_BYTES = 4
@@ -49,11 +49,15 @@ def managed_groups(
 
 
 def parameter_groups(trainable: list[Group], loop: Loop) -> list[list[Group]]:
-    """The optimizer's parameter groups: Trainer parts what decays from what does not, a plain loop has one group."""
-    if loop == "plain":
-        return [trainable]
-    kinds = [(decays, slower) for slower in (False, True) for decays in (True, False)]
-    return [[group for group in trainable if (group.decays, group.slower) == kind] for kind in kinds]
+    """The optimizer's parameter groups, one for each learning rate; Trainer parts what decays from what does not."""
+    parts: list[list[Group]] = []
+    for rate in sorted({group.rate for group in trainable} | {0}):
+        alike = [group for group in trainable if group.rate == rate]
+        if loop == "plain":
+            parts.append(alike)
+        else:
+            parts += [[group for group in alike if group.decays == decays] for decays in (True, False)]
+    return parts
 
 
 def step_peak_bytes(
@@ -93,11 +97,11 @@ def step_temporaries(optimizer: Optimizer, trainable: list[Group], *, loop: Loop
 
 def _one_by_one(parts: list[list[Group]], quantum_bytes: int) -> int:
     """The single-tensor path: the square root and its quotient, while the name ``denom`` still holds the parameter
-    before's (torch/optim/adamw.py, _single_tensor_adamw). Parameters in the order they are listed."""
+    before's (torch/optim/adamw.py, _single_tensor_adamw)."""
     highest = 0
     for part in parts:
         before = 0
-        for group in part:
+        for group in one_after_another(part):
             size = round_up(group.numel * group.element_bytes, quantum_bytes)
             highest = max(highest, 2 * size + before)
             before = size

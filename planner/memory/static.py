@@ -8,10 +8,11 @@ Counted tensor by tensor, each rounded up to the allocator's quantum (512 bytes 
              (Dettmers et al., 2023, section 3; bitsandbytes/functional.py, quantize_4bit)
 """
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from vramplan.planner.dtypes import BYTES, FloatDtype
-from vramplan.planner.layerwise import learns_slower
+from vramplan.planner.layerwise import rate_number
 from vramplan.planner.memory.groups import Group as Group
 from vramplan.planner.memory.groups import round_up as round_up
 from vramplan.planner.memory.groups import total_bytes as total_bytes
@@ -81,9 +82,8 @@ def _by_rate(group: Group, weight: Weight, method: Method) -> list[Group]:
     if not isinstance(method, Layerwise):
         return [group]
     names = [weight.name.replace("{layer}", str(layer)) for layer in weight.layers] or [weight.name]
-    slower = sum(learns_slower(name, method.lower_layers) for name in names)
-    parts = [replace(group, count=slower, slower=True), replace(group, count=len(names) - slower)]
-    return [part for part in parts if part.count]
+    counts = Counter(rate_number(name, method) for name in names)
+    return [replace(group, count=count, rate=rate) for rate, count in sorted(counts.items())]
 
 
 def _trains(weight: Weight, method: Method) -> bool:

@@ -26,7 +26,7 @@ from vramplan.planner.errors import ExitCode
 from vramplan.planner.explain import explain
 from vramplan.planner.export.engine import Source, export
 from vramplan.planner.export.engines import ENGINES
-from vramplan.planner.methods import Full, Ia3, Layerwise, LnTuning, Lora, Prefix, Prompt, Ptuning, Qlora
+from vramplan.planner.methods import Full, Ia3, Layerwise, LnTuning, Lora, LrGroup, Prefix, Prompt, Ptuning, Qlora
 from vramplan.planner.plan import Plan
 from vramplan.planner.report import RunReport
 from vramplan.planner.training_setup import Precision
@@ -35,6 +35,11 @@ pytest.importorskip("torch")
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
 
 HALF = Precision(dtype="bf16", mixed_precision="bf16", adapter_dtype="bf16")
+GROUPED = Layerwise(
+    lower_layers=None,
+    lower_learning_rate=None,
+    lr_groups=(LrGroup(modules="layers.0-0", learning_rate=1e-4), LrGroup(modules="lm_head", learning_rate=1e-5)),
+)
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "lora with dropout": ({"method": Lora(r=8, lora_dropout=0.1), "gradient_accumulation_steps": 2}, "prompts"),
     "full, checkpointing, stock loss": (
@@ -42,6 +47,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "messages",
     ),
     "layerwise": ({"method": Layerwise(lower_layers=1, lower_learning_rate=1e-4)}, "text"),
+    "groups at rates of their own": ({"method": GROUPED}, "text"),
     "qlora in bf16, prepared": ({"method": Qlora(r=4), "precision": HALF, "kbit_preparation": True}, "prompts"),
     "lora on int8": ({"method": Qlora(r=4, quant="int8")}, "prompts"),
     "packed lora from PiSSA": ({"method": Lora(r=4, init_lora_weights="pissa_niter_4"), "packing": True}, "text"),

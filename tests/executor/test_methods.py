@@ -12,7 +12,18 @@ from tests.executor.factories import make_plan, make_setup, make_tiny_llama, pin
 from tests.executor.test_training import LINEARS, WEIGHTS, trained
 from vramplan.executor.events import Step
 from vramplan.planner.errors import ExitCode
-from vramplan.planner.methods import Bottleneck, Ia3, Layerwise, LnTuning, Lora, Method, Prefix, Prompt, Ptuning
+from vramplan.planner.methods import (
+    Bottleneck,
+    Ia3,
+    Layerwise,
+    LnTuning,
+    Lora,
+    LrGroup,
+    Method,
+    Prefix,
+    Prompt,
+    Ptuning,
+)
 
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
@@ -97,6 +108,17 @@ def test_lower_layers_learn_at_their_own_rate(world: dict[str, Any], tmp_path: P
     moved = {name for name, tensor in before.items() if not tensor.equal(after[name])}
     still = {name for name in before if name == "model.embed_tokens.weight" or ".layers.0." in name}
     assert moved == set(before) - still
+
+
+def test_a_group_learns_at_its_own_rate_and_the_rest_at_the_base_rate(world: dict[str, Any], tmp_path: Path) -> None:
+    groups = (LrGroup(modules="layers.0-0.mlp", learning_rate=1e-30), LrGroup(modules="lm_head", learning_rate=1e-30))
+    setup = make_setup(Layerwise(lower_layers=None, lower_learning_rate=None, lr_groups=groups))
+    plan = make_plan(tmp_path, setup=setup, **world)
+    code, report, _ = trained(plan, tmp_path)
+    assert (code, report.status) == (ExitCode.OK, "done")
+    before, after = (_weights(folder / "model.safetensors") for folder in (world["model_path"], tmp_path / "output"))
+    moved = {name for name, tensor in before.items() if not tensor.equal(after[name])}
+    assert moved == {name for name in before if ".layers.0.mlp." not in name and name != "lm_head.weight"}
 
 
 def _reloaded_parameters(base: Path, adapter: Path) -> int:

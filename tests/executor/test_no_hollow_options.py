@@ -26,6 +26,7 @@ from vramplan.planner.methods import (
     Layerwise,
     LnTuning,
     Lora,
+    LrGroup,
     Method,
     Prefix,
     Prompt,
@@ -72,7 +73,11 @@ _ANY_BASE = {"quant": "nf4", "double_quant": False}
 METHOD_FIELDS: dict[str, dict[str, Any]] = {
     "lora": _LOW_RANK,
     "qlora": {**_LOW_RANK, "quant": "fp4", "double_quant": False},
-    "layerwise": {"lower_layers": 2, "lower_learning_rate": 1e-6},
+    "layerwise": {
+        "lower_layers": 2,
+        "lower_learning_rate": 1e-6,
+        "lr_groups": (LrGroup(modules="k_proj", learning_rate=1e-6), LrGroup(modules="norm", learning_rate=1e-5)),
+    },
     "ln-tuning": {"target_modules": ("norm",), **_ANY_BASE},
     "adapter": {
         "adapter_kind": "pfeiffer",
@@ -281,7 +286,8 @@ def test_a_field_of_a_method_is_constructed(name: str, field: str, world: Path) 
     method = METHODS[name]
     if field == "double_quant":
         method = method.model_copy(update={"quant": "nf4"})
-    changed = method.model_copy(update={field: METHOD_FIELDS[name][field]})
+    replaced = {"lower_layers": None, "lower_learning_rate": None} if field == "lr_groups" else {}
+    changed = method.model_copy(update={field: METHOD_FIELDS[name][field], **replaced})
     assert_changes(base_plan(world, make_setup(method)), base_plan(world, make_setup(changed)), field)
 
 

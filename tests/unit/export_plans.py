@@ -15,6 +15,7 @@ from vramplan.planner.methods import (
     Layerwise,
     LnTuning,
     Lora,
+    LrGroup,
     Method,
     Prefix,
     Prompt,
@@ -30,6 +31,14 @@ METHODS: tuple[Method, ...] = (
     Qlora(),
     Qlora(quant="int8", target_modules=("q_proj",)),
     Layerwise(),
+    Layerwise(
+        lower_layers=None,
+        lower_learning_rate=None,
+        lr_groups=(
+            LrGroup(modules="layers.0-15", learning_rate=5e-6),
+            LrGroup(modules="lm_head", learning_rate=2e-5),
+        ),
+    ),
     Bitfit(),
     LnTuning(target_modules=("norm",)),
     Ia3(target_modules=("k_proj", "down_proj"), feedforward_modules=("down_proj",)),
@@ -130,6 +139,7 @@ def _values(annotation: Any) -> Iterator[Any]:
         (3, 5),
         "gaussian",
         {"text": "body"},
+        (LrGroup(modules="norm", learning_rate=2e-5),),
         None,
     )
 
