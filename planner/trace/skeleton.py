@@ -111,20 +111,29 @@ def _keep_of_stack(model: nn.Module, layers: nn.ModuleList, kept: list[int]) -> 
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = position
-    config = _config_of(model, layers)
+    holder = next(module for module in model.modules() if any(child is layers for child in module.children()))
+    config = _config_of(model, holder)
     for name, value in list(vars(config).items()):
         if isinstance(value, (list, tuple)) and len(value) == depth:
             setattr(config, name, [value[index] for index in kept])
+    for owner in (config, holder):
+        _renumber(owner, depth, kept)
     if config is not model.config or not config.is_encoder_decoder:  # one config of both halves counts one of them
         config.num_hidden_layers = len(kept)
 
 
-def _config_of(model: nn.Module, layers: nn.ModuleList) -> Any:
+def _config_of(model: nn.Module, holder: nn.Module) -> Any:
     """The config that a stack is run by: its half's, of an encoder and a decoder; else the language model's."""
     config: Any = model.config
-    if not config.is_encoder_decoder:
-        return config.get_text_config()
-    return next(module.config for module in model.modules() if any(child is layers for child in module.children()))
+    return holder.config if config.is_encoder_decoder else config.get_text_config()
+
+
+def _renumber(owner: Any, depth: int, kept: list[int]) -> None:
+    """Lists of layers by number (cross_attention_layers) name the same layers where they stand now."""
+    for name, value in list(vars(owner).items()):
+        numbers = isinstance(value, (list, tuple)) and name.endswith("_layers") and len(value) < depth
+        if numbers and all(isinstance(index, int) and 0 <= index < depth for index in value):
+            setattr(owner, name, [position for position, index in enumerate(kept) if index in value])
 
 
 def materialize(model: nn.Module, *, real: bool = False) -> nn.Module:

@@ -122,3 +122,12 @@ def test_where_trls_fused_head_breaks_the_models_own_loss_is_the_default_and_exa
     with pytest.raises(UsageError, match="fused head") as refused:
         resolve({"method": "lora", "loss": "fused"}, spec, None)
     assert refused.value.remedy == "use --loss standard"
+
+
+def test_a_shortened_models_cross_attention_is_where_its_layers_say():
+    from vramplan.planner.trace.skeleton import build_skeleton
+
+    config = {"model_type": "mllama_text_model", **SMALL, "num_hidden_layers": 8, "cross_attention_layers": [3, 6]}
+    text = build_skeleton({**config, "pad_token_id": 0}, dtype="fp32", kept=(0, 2, 3, 4, 6, 7)).model
+    crosses = [number for number, layer in enumerate(text.layers) if hasattr(layer, "cross_attn")]
+    assert crosses == text.cross_attention_layers == [2, 4]
