@@ -5,15 +5,15 @@ and the report come back from there too. The script checks the data's content wh
 """
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vramplan.planner.export.engine import Engine, Files, Refusal, Source
 from vramplan.planner.export.header import header, slug
-from vramplan.planner.export.limits import common
+from vramplan.planner.export.ranks import first_node, one_node, script_limits, several, torchrun
 from vramplan.planner.export.script import FIELDS, REQUIREMENTS, SCRIPT
 from vramplan.planner.export.script import write as write_script
-from vramplan.planner.export.shell import environment, word
+from vramplan.planner.export.shell import environment, line, word
 from vramplan.planner.export.trainer import on_cpu
 from vramplan.planner.export.yaml_text import yaml_text
 from vramplan.planner.plan import Plan
@@ -61,7 +61,7 @@ ACCELERATORS = {
 def refuses_skypilot(source: Source) -> Iterator[Refusal]:
     """A device SkyPilot has no name for, and paths it would read as variables."""
     plan = source.plan
-    yield from common(source)
+    yield from script_limits(source)
     name = plan.device.profile or plan.device.name if plan.device else "none"
     if not on_cpu(plan) and _accelerator(plan) is None:
         yield Refusal("device.name", name, "SkyPilot rents no such device", "--device H100, or another it rents")
@@ -75,15 +75,21 @@ def write_skypilot(source: Source) -> Files:
     places, mounts = _places(plan, _SKY_HOME)
     task = {
         "name": slug(plan),
-        "resources": {"cpus": "4+"} if accelerator is None else {"accelerators": f"{accelerator}:1"},
-        "num_nodes": 1,
+        "resources": {"cpus": "4+"} if accelerator is None else {"accelerators": f"{accelerator}:{plan.setup.gpus}"},
+        "num_nodes": plan.setup.nodes,
         "workdir": ".",
         "file_mounts": mounts,
         "envs": dict(environment(plan)),
         "setup": f"pip install --requirement {REQUIREMENTS}\n",
-        "run": f"mkdir -p {_SKY_HOME}\npython {SCRIPT} {_words(places)}\n",
+        "run": f"mkdir -p {_SKY_HOME}\n{line(_start(plan, _BY_SKYPILOT))} {SCRIPT} {_words(places)}\n",
     }
     return write_script(source) | {"task.yaml": yaml_text(task, *header(plan), "sky launch task.yaml")}
+
+
+def refuses_kubernetes(source: Source) -> Iterator[Refusal]:
+    """A Job of several machines."""
+    yield from script_limits(source)
+    yield from one_node(source, "a Job here is one pod, on one node", "--nodes 1; or export --to pytorchjob")
 
 
 def write_kubernetes(source: Source) -> Files:
@@ -93,11 +99,13 @@ def write_kubernetes(source: Source) -> Files:
 
 
 def write_pytorchjob(source: Source) -> Files:
-    """The script, and a PyTorchJob of one process."""
+    """The script, and a PyTorchJob: a pod each node."""
     pod = _pod(source.plan, container="pytorch")  # the operator looks for this name
     restart = pod.pop("restartPolicy")
-    master = {"replicas": 1, "restartPolicy": restart, "template": {"spec": pod}}
-    spec = {"runPolicy": {"backoffLimit": 0}, "pytorchReplicaSpecs": {"Master": master}}
+    replica = {"restartPolicy": restart, "template": {"spec": pod}}
+    others = source.plan.setup.nodes - 1
+    replicas = {"Master": {"replicas": 1, **replica}} | ({"Worker": {"replicas": others, **replica}} if others else {})
+    spec = {"runPolicy": {"backoffLimit": 0}, "pytorchReplicaSpecs": replicas}
     return _manifest(source, {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob"}, spec)
 
 
@@ -115,7 +123,8 @@ def _manifest(source: Source, kind: dict[str, Any], spec: dict[str, Any]) -> Fil
 
 def _pod(plan: Plan, container: str = "train") -> dict[str, Any]:
     places, _ = _places(plan, WORKSPACE)
-    gpu = {} if on_cpu(plan) else {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
+    gpu = {} if on_cpu(plan) else {"resources": {"limits": {"nvidia.com/gpu": str(plan.setup.gpus)}}}
+    shared = several(plan)  # processes of a node pass tensors through it, and a container has 64 MiB of it
     return {
         "restartPolicy": "Never",
         "containers": [
@@ -125,13 +134,15 @@ def _pod(plan: Plan, container: str = "train") -> dict[str, Any]:
                 "command": [
                     "sh",
                     "-c",
-                    f'pip install --requirement /export/{REQUIREMENTS} && exec python /export/{SCRIPT} "$@"',
+                    f"pip install --requirement /export/{REQUIREMENTS} && "
+                    f'exec {line(_start(plan, _BY_KUBEFLOW))} /export/{SCRIPT} "$@"',
                 ],
                 "args": ["train", *(_unexpanded(word) for one in places.items() for word in one)],
                 "env": [{"name": name, "value": _unexpanded(value)} for name, value in environment(plan).items()],
                 "volumeMounts": [
                     {"name": "export", "mountPath": "/export"},
                     {"name": "workspace", "mountPath": WORKSPACE},
+                    *([{"name": "shared-memory", "mountPath": "/dev/shm"}] if shared else []),
                 ],
                 **gpu,
             }
@@ -139,8 +150,19 @@ def _pod(plan: Plan, container: str = "train") -> dict[str, Any]:
         "volumes": [
             {"name": "export", "configMap": {"name": slug(plan)}},
             {"name": "workspace", "persistentVolumeClaim": {"claimName": CLAIM}},
+            *([{"name": "shared-memory", "emptyDir": {"medium": "Memory"}}] if shared else []),
         ],
     }
+
+
+_BY_SKYPILOT = first_node('"$(printf \'%s\\n\' "$SKYPILOT_NODE_IPS" | head -n 1)"', '"$SKYPILOT_NODE_RANK"')
+_BY_KUBEFLOW = first_node('"$MASTER_ADDR"', '"$RANK"', '"$MASTER_PORT"')
+"""Its training operator numbers the pods and names the first."""
+
+
+def _start(plan: Plan, rendezvous: Sequence[str]) -> list[str]:
+    """The words before the script's name."""
+    return torchrun(plan, rendezvous=rendezvous) if several(plan) else ["python"]
 
 
 def _unexpanded(word: str) -> str:
@@ -187,5 +209,5 @@ def _steering(source: Source, character: str, because: str) -> Iterator[Refusal]
 
 
 SKYPILOT = Engine("skypilot", "the script, and a task for SkyPilot", FIELDS, refuses_skypilot, write_skypilot)
-KUBERNETES = Engine("kubernetes", "the script, and a Job for Kubernetes", FIELDS, common, write_kubernetes)
-PYTORCHJOB = Engine("pytorchjob", "the script, and Kubeflow's PyTorchJob", FIELDS, common, write_pytorchjob)
+KUBERNETES = Engine("kubernetes", "the script, and a Job for Kubernetes", FIELDS, refuses_kubernetes, write_kubernetes)
+PYTORCHJOB = Engine("pytorchjob", "the script, and Kubeflow's PyTorchJob", FIELDS, script_limits, write_pytorchjob)

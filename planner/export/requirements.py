@@ -19,6 +19,9 @@ _OURS = {
 }
 """What the executor itself asks for (pyproject.toml): where the plan names no version."""
 
+_OF_FSDP2 = {"accelerate": ">=1.15", "transformers": ">=5.23"}
+"""Whose ways of wrapping and loading a model the price follows."""
+
 
 def requirements(plan: Plan) -> str:
     """``requirements.txt``: a library a line.
@@ -30,14 +33,15 @@ def requirements(plan: Plan) -> str:
     names = ["torch", "transformers", "trl", "accelerate", "datasets"]
     names += [] if trains_base(setup.method) else ["peft"]
     names += ["bitsandbytes"] if quantised(plan) or "8bit" in setup.optimizer else []
-    lines = [_line(name, plan.packages.get(name)) for name in names]
+    floors = _OURS | (_OF_FSDP2 if setup.sharding == "fsdp" else {})
+    lines = [_line(name, plan.packages.get(name), floors[name]) for name in names]
     lines += ["psutil"] + (["flash-attn"] if setup.attention == "flash_attention_2" else [])
     return "\n".join(lines) + "\n"
 
 
-def _line(name: str, version: str | None) -> str:
+def _line(name: str, version: str | None, otherwise: str) -> str:
     if version is None:
-        return f"{name}{_OURS[name]}"
+        return f"{name}{otherwise}"
     public = version.partition("+")[0]  # a local build, such as +cpu, is on no index
     if not _VERSION.fullmatch(public):
         raise UnsupportedError(f"the plan names version {version[:40]!r} of {name}", remedy="plan again")

@@ -63,8 +63,8 @@ class PlannedTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset=None):
         lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
-        head = (MEASURED_STEP + 1) * self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        return LongestFirst(lengths, head=head, seed=self.args.seed)
+        step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LongestFirst(lengths, head=(MEASURED_STEP + 1) * step, seed=self.args.seed)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self.batch = inputs["input_ids"].shape, inputs["labels"], inputs.get("attention_mask")
@@ -88,6 +88,14 @@ STANDARD_LOSS = '''
         return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch)
 '''
 
+RANKS = """
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        started = self.accelerator.num_processes, self.accelerator.distributed_type.name
+        if started != (WORLD_SIZE, DISTRIBUTED_TYPE):
+            raise SystemExit(f"planned as {DISTRIBUTED_TYPE} of {WORLD_SIZE}, and accelerate made {started} of it")
+"""
+
 MAIN = """
 def main():
     # Everything random hangs on this: the adapter's start, the order of rows, dropout.
@@ -95,6 +103,7 @@ def main():
     columns, rows = read_rows(places.data, DATA_SHA256)
     held_out = dataset(*read_rows(places.eval_data)) if places.eval_data else None
     phases.enter("load")
+    args = arguments(completions=columns != ("text",))  # before the model: processes meet here
     tokenizer = AutoTokenizer.from_pretrained(places.model, trust_remote_code=False, **ORIGIN)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -102,7 +111,7 @@ def main():
         raise SystemExit("the rows are messages, and this model's tokenizer has no chat template")
     trainer = PlannedTrainer(
         model=load_model(),
-        args=arguments(completions=columns != ("text",)),
+        args=args,
         train_dataset=dataset(columns, rows),
         eval_dataset=held_out,
         processing_class=tokenizer,
@@ -112,7 +121,7 @@ def main():
     phases.watch(trainer.model)
     report.trainer = trainer
     phases.leave()
-    if held_out is not None:
+    if held_out is not None and EVALUATES_BEFORE:
         report.facts["eval_loss_before"] = trainer.evaluate()["eval_loss"]
     trainer.train()
     if held_out is not None:
@@ -120,6 +129,7 @@ def main():
     phases.enter("save")
     trainer.save_model(places.output_dir)
     phases.leave()
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

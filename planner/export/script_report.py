@@ -155,6 +155,7 @@ class Counter:
     def __call__(self, tensors):
         total = 0
         for tensor in tensors:
+            tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # this process's shard
             storage = tensor.untyped_storage()
             if tensor.device.type == self.device_type and storage.data_ptr() not in self.seen:
                 self.seen.add(storage.data_ptr())

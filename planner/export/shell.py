@@ -7,6 +7,10 @@ from vramplan.planner.export.yaml_text import inert
 from vramplan.planner.plan import Plan
 
 
+class Shell(str):
+    """A word of ours for a shell to expand, put into a script as it is."""
+
+
 def shell_script(
     plan: Plan, command: Sequence[str], *, before: Sequence[str] = (), comments: Sequence[str] = ()
 ) -> str:
@@ -24,10 +28,19 @@ def shell_script(
             'cd "$(dirname "${BASH_SOURCE[0]}")"',
             *(f"export {name}={word(value)}" for name, value in environment(plan).items()),
             *before,
-            f"exec {' '.join(map(word, command))}",
+            f"exec {line(command)}",
             "",
         ]
     )
+
+
+def line(words: Sequence[str]) -> str:
+    """Words as one command; those of a ``Shell`` as they are.
+
+    >>> print(line(["torchrun", Shell('--node-rank="$NODE_RANK"'), "it's"]))
+    torchrun --node-rank="$NODE_RANK" 'it'"'"'s'
+    """
+    return " ".join(str(each) if isinstance(each, Shell) else word(each) for each in words)
 
 
 def environment(plan: Plan) -> Mapping[str, str]:
@@ -37,6 +50,10 @@ def environment(plan: Plan) -> Mapping[str, str]:
         found |= dict.fromkeys(("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"), plan.setup.alloc_conf)
     if plan.device is not None and plan.device.kind == "cpu":
         found["CUDA_VISIBLE_DEVICES"] = ""
+    if plan.setup.sharding == "fsdp":  # accelerate and transformers read these before there is any config
+        offloads = str(plan.setup.offload == "all").lower()
+        found |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
+        found |= {"FSDP_OFFLOAD_PARAMS": offloads}
     return found | ({"HF_HUB_OFFLINE": "1"} if plan.model.path is not None else {})
 
 
@@ -57,10 +74,10 @@ def data_check(plan: Plan) -> list[str]:
     """Lines that stop a script where the training file is not the planned one."""
     if plan.data is None:
         return []
-    line = f"{plan.data.sha256}  {plan.data.path}"
+    listed = f"{plan.data.sha256}  {plan.data.path}"
     if "\n" in plan.data.path or "\\" in plan.data.path:  # sha256sum escapes such names, and marks the line
-        line = "\\" + line.replace("\\", "\\\\").replace("\n", "\\n")
-    return [f"printf '%s\\n' {word(line)} | sha256sum --check --quiet"]
+        listed = "\\" + listed.replace("\\", "\\\\").replace("\n", "\\n")
+    return [f"printf '%s\\n' {word(listed)} | sha256sum --check --quiet"]
 
 
 def link(path: str, name: str) -> str:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
-from tests.unit.export_plans import BY_ENGINE, METHODS, source
+from tests.unit.export_plans import BY_ENGINE, METHODS, RANKED, source
 from vramplan.planner.export.engine import Files, export
 from vramplan.planner.export.engines import ENGINES
+from vramplan.planner.methods import Full
 
 CONFIGS = {
     "accelerate": "accelerate.yaml",
@@ -74,6 +75,9 @@ def valid(engine: str) -> Iterator[tuple[str, Files]]:
             recipe = {"completion_only": engine == "llamafactory" or row_kind != "messages"}
             given = source(engine, method, row_kind=row_kind, recipe=recipe)
             yield f"{number} {method.kind}, {row_kind}", export(ENGINES[engine], given)
+    for sharding in ("fsdp", "ddp") if engine in RANKED else ():
+        given = source(engine, Full(), setup={"sharding": sharding, **RANKED[engine]})
+        yield f"{sharding}, several processes", export(ENGINES[engine], given)
 
 
 def broken(engine: str) -> Iterator[tuple[str, Files]]:

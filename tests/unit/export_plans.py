@@ -47,6 +47,16 @@ METHODS: tuple[Method, ...] = (
     Ptuning(encoder_hidden_size=64),
     Bottleneck(target_modules=("o_proj", "down_proj")),
 )
+RANKED = {
+    "script": {"gpus": 2, "nodes": 3},
+    "accelerate": {"gpus": 2, "nodes": 3},
+    "torchrun": {"gpus": 2, "nodes": 3},
+    "slurm": {"gpus": 2, "nodes": 3},
+    "skypilot": {"gpus": 2, "nodes": 3},
+    "kubernetes": {"gpus": 2},
+    "pytorchjob": {"gpus": 2, "nodes": 3},
+}
+"""How many processes what starts the script can start."""
 BY_ENGINE = {"script": METHODS[:-1], "axolotl": METHODS[:4], "llamafactory": METHODS[:4], "trl": METHODS[:4]}
 """Methods each trainer has; the script has all but the last, and what starts it takes no notice of them."""
 

@@ -48,13 +48,20 @@ def _trl(file: Path) -> None:
 
 def _accelerate(file: Path) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
 
     config: Any = load_config_from_file(str(file))
-    assert (config.num_processes, str(config.distributed_type)) == (1, "DistributedType.NO")
+    assert (config.num_processes, str(config.distributed_type)) in (
+        (1, "DistributedType.NO"),
+        (6, "DistributedType.FSDP"),
+        (6, "DistributedType.MULTI_GPU"),
+    )
+    options = {action.dest for action in launch_command_parser()._actions}
+    assert set(config.fsdp_config) <= options
 
 
 def _slurm(file: Path) -> None:
-    known = {"job-name", "nodes", "ntasks", "cpus-per-task", "output", "gres"}  # man sbatch, 22.05
+    known = {"job-name", "nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "output", "gres"}  # man sbatch, 22.05
     options = [
         line.removeprefix("#SBATCH --").partition("=")[0] for line in file.read_text().splitlines() if "#SBATCH" in line
     ]

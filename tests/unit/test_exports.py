@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import make_cpu, make_device
-from tests.unit.export_plans import BY_ENGINE, METHODS, neighbours, source
+from tests.unit.export_plans import BY_ENGINE, METHODS, RANKED, neighbours, source
 from vramplan.planner.adapters.plan_files import write_plan
 from vramplan.planner.cli.main import main
 from vramplan.planner.errors import UnsupportedError
@@ -18,7 +18,7 @@ from vramplan.planner.export.engine import Source, choices, export
 from vramplan.planner.export.engines import ENGINES
 from vramplan.planner.export.shell import data_check
 from vramplan.planner.export.yaml_text import yaml_text
-from vramplan.planner.methods import Lora, Prompt, Qlora
+from vramplan.planner.methods import Full, Lora, Prompt, Qlora
 from vramplan.planner.plan import PlannedData
 
 HOSTILE = (
@@ -30,7 +30,24 @@ CASES = [(name, method) for name in ENGINES for method in BY_ENGINE.get(name, ME
 
 @pytest.mark.parametrize(("engine", "method"), CASES, ids=lambda value: getattr(value, "kind", value))
 def test_each_field_changed_alone_changes_the_export_or_is_refused_by_name(engine: str, method: Any) -> None:
-    given = source(engine, method)
+    assert _dropped(engine, source(engine, method)) == []
+
+
+SHARDED = [("fsdp", Full()), ("fsdp", Lora()), ("fsdp", Qlora()), ("ddp", Lora())]
+
+
+@pytest.mark.parametrize(("sharding", "method"), SHARDED, ids=lambda value: getattr(value, "kind", value))
+@pytest.mark.parametrize("engine", RANKED)
+def test_each_field_of_a_plan_for_several_gpus_is_said_or_refused_by_name(
+    engine: str, sharding: str, method: Any
+) -> None:
+    if engine == "script" or isinstance(method, Full):  # what starts the script takes no notice of the method
+        given = source(engine, method, setup={"sharding": sharding, **RANKED[engine]})
+        assert _dropped(engine, given) == []
+
+
+def _dropped(engine: str, given: Source) -> list[str]:
+    """Fields that an export neither says nor refuses."""
     before = export(ENGINES[engine], given)
     dropped = []
     for field, value, plan in neighbours(given.plan):
@@ -42,7 +59,7 @@ def test_each_field_changed_alone_changes_the_export_or_is_refused_by_name(engin
             continue
         if after == before:
             dropped.append(f"{field} = {value!r}: nothing changed")
-    assert dropped == []
+    return dropped
 
 
 def test_the_neighbours_reach_every_choice() -> None:
@@ -69,6 +86,13 @@ def test_a_field_nobody_told_the_engine_of_is_refused_once_it_is_set(engine: str
         ("llamafactory", {"kbit_preparation": True}, "setup.kbit_preparation True", "--no-kbit-preparation"),
         ("trl", {"loss": "standard"}, "setup.loss standard: trl's trainer always runs", "--loss fused"),
         ("trl", {"sharding": "fsdp"}, "setup.sharding fsdp: it has no such setting", "--sharding none"),
+        ("torchrun", {"gpus": 2}, "setup.gpus 2: without setup.sharding each", "--sharding ddp"),
+        ("torchrun", {"sharding": "ddp"}, "setup.sharding ddp: there is one process", "--sharding none"),
+        ("slurm", {"gpus": 2, "sharding": "zero2"}, "setup.sharding zero2: DeepSpeed", "--sharding fsdp"),
+        ("slurm", {"gpus": 2, "sharding": "ddp", "offload": "all"}, "setup.offload all", "--offload none"),
+        ("script", {"gpus": 2, "sharding": "fsdp", "method": Qlora(quant="int8")}, "setup.method.quant int8", "nf4"),
+        ("script", {"gpus": 2, "sharding": "fsdp", "method": Lora(init_lora_weights="pissa")}, "init_lora", "gaussian"),
+        ("kubernetes", {"nodes": 2, "sharding": "ddp"}, "setup.nodes 2: a Job here is one pod", "pytorchjob"),
         ("trl", {"method": METHODS[4]}, "setup.method.kind layerwise: it has no such method", "--method lora"),
         ("slurm", {"method": METHODS[-1]}, "setup.method.kind adapter: bottleneck adapters are", "--method lora"),
     ],
@@ -92,22 +116,73 @@ def test_skypilot_is_asked_for_devices_it_rents_alone() -> None:
     assert "accelerators" not in export(ENGINES["skypilot"], source("skypilot", device=make_cpu()))["task.yaml"]
 
 
+def test_nodes_find_one_another() -> None:
+    def told(engine: str, file: str, **layout: Any) -> str:
+        given = source(engine, Full(), setup={"sharding": "fsdp", **layout})
+        return next(line for line in export(ENGINES[engine], given)[file].splitlines() if "torchrun" in line)
+
+    several, one = {"gpus": 8, "nodes": 2}, {"gpus": 4}
+    assert told("torchrun", "run.sh", **one) == "exec torchrun --standalone --nnodes=1 --nproc-per-node=4 train.py"
+    assert told("torchrun", "run.sh", **several) == (
+        'exec torchrun --node-rank="${NODE_RANK:?of this node, from 0}" '
+        '--master-addr="${MASTER_ADDR:?of the first node}" --master-port=29500 --nnodes=2 --nproc-per-node=8 train.py'
+    )
+    assert told("slurm", "job.sbatch", **several) == (
+        'srun --ntasks=2 torchrun --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" '
+        '--rdzv-endpoint="$MASTER_ADDR:29500" --nnodes=2 --nproc-per-node=8 train.py'
+    )
+
+
+@pytest.mark.parametrize("offload", ["none", "all"])
+def test_the_script_tells_fsdp2_what_its_price_assumes(offload: Any) -> None:
+    setup = {"gpus": 2, "sharding": "fsdp", "offload": offload}
+    told = {}
+    for method in (Full(), Qlora()):
+        text = export(ENGINES["script"], source("script", method, setup=setup))["train.py"]
+        calls = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+        arguments = next(node for node in calls if getattr(node.func, "id", "") == "SFTConfig").keywords
+        told[method.kind] = {
+            word.arg: ast.literal_eval(word.value)
+            for word in arguments
+            if word.arg in ("fsdp_config", "accelerator_config")
+            for word in arguments
+            if word.arg in ("fsdp_config", "accelerator_config")
+        }
+    for method, once in (("full", True), ("qlora", False)):
+        assert told[method] == {
+            "fsdp_config": {
+                "version": 2,
+                "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+                "reshard_after_forward": True,
+                "cpu_offload": offload == "all",
+                "cpu_ram_efficient_loading": once,
+                "state_dict_type": "FULL_STATE_DICT",
+            },
+            "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
+        }
+
+
 def _hostile(engine: str, **changes: Any) -> Source:
     """A plan whose every string is out to get us."""
     path = HOSTILE.replace("/", "") + ".jsonl"
     method = Prompt(prompt_tuning_init_text=HOSTILE) if engine not in TRAINERS else Lora(target_modules=(HOSTILE, "a"))
     recipe = {"data": path, "eval_data": path, "output_dir": HOSTILE, "eval_steps": 10}
-    given = source(engine, method, setup={"alloc_conf": HOSTILE}, recipe=recipe, **changes)
+    setup = {"alloc_conf": HOSTILE, **changes.pop("setup", {})}
+    given = source(engine, method, setup=setup, recipe=recipe, **changes)
     model = given.plan.model.model_copy(update={"repo_id": HOSTILE, "path": None, "revision": HOSTILE})
     return given._replace(plan=given.plan.model_copy(update={"model": model}))
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "skypilot"])
-def test_shell_files_run_nothing_a_plan_holds(engine: str, tmp_path: Path) -> None:
-    given = _hostile(engine)
+ALONE = [(name, {}) for name in ENGINES if name != "skypilot"]
+TOGETHER = [(name, {"sharding": "ddp", **RANKED[name]}) for name in ("torchrun", "accelerate", "slurm")]
+
+
+@pytest.mark.parametrize(("engine", "setup"), ALONE + TOGETHER)
+def test_shell_files_run_nothing_a_plan_holds(engine: str, setup: Any, tmp_path: Path) -> None:
+    given = _hostile(engine, setup=setup)
     commands = tmp_path / "bin"
     commands.mkdir()
-    for name in ("python", "srun", "trl", "axolotl", "llamafactory-cli", "accelerate", "torchrun"):
+    for name in ("python", "srun", "trl", "axolotl", "llamafactory-cli", "accelerate", "torchrun", "scontrol"):
         stub = commands / name
         stub.write_text('#!/bin/sh\nprintf "%s\\n" "$PYTORCH_ALLOC_CONF" > "$OLDPWD/ran" 2>/dev/null || exit 1\n')
         stub.chmod(0o755)
@@ -122,6 +197,7 @@ def test_shell_files_run_nothing_a_plan_holds(engine: str, tmp_path: Path) -> No
         text = text.replace(data_check(given.plan)[0] + "\n", "")  # there is no such file here
         (work / name).write_text(text, encoding="utf-8")
         environment = {"PATH": f"{commands}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(work), "HOME": str(tmp_path)}
+        environment |= {"NODE_RANK": "0", "MASTER_ADDR": "first", "SLURM_JOB_NODELIST": "first", "SLURM_JOB_ID": "1"}
         done = subprocess.run(["bash", str(work / name)], env=environment, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "ran").read_text() == HOSTILE + "\n"
