@@ -94,6 +94,7 @@ def run_case(case: Case) -> Row:
         "predicted_bytes": figures,
         "high_bytes": highs(candidate),
         "error": _error(figures[metric], measured),
+        "verdict": candidate.verdict,
         "trainable_params": candidate.trainable_params,
         "program": candidate.provenance.key,
         "versions": candidate.provenance.versions,

@@ -130,14 +130,16 @@ def _ranges(priced: list[Row]) -> str:
     """How wide a range is, and what a verdict by it would have been.
 
     ``just large enough``: a card with exactly the measured bytes. ``smallest card sold``: that holds them, a context
-    added where only reserved memory was measured; a false fit is then one on the next smaller card.
+    added where only reserved memory was measured; a false fit is then one on the next smaller card. ``where it ran``:
+    the command's verdict on the case's own card, which it fitted; "tight" is said to be likely, "no" is a refusal.
     """
     head = ["source", "runs", "median width", "as a share", "narrow enough", "above the range", "refused", *_SOLD]
+    head += ["fits where it ran", "tight", "no"]
     body = [_range_row(repository, own) for repository, own in _by_repository(priced).items()]
     body.append(_range_row("all", priced))
     emptied = [_from_empty(row) for row in priced if "emptied" in row]
     body += [_range_row(f"{name}, from an emptied cache", own) for name, own in _by_repository(emptied).items()]
-    return table(head, body, "lrrrrrrrr")
+    return table(head, body, "lrrrrrrrrrrr")
 
 
 def _from_empty(row: Row) -> Row:
@@ -146,7 +148,7 @@ def _from_empty(row: Row) -> Row:
     figures = {
         name: {metric: size + moved for metric, size in row[name].items()} for name in ("predicted_bytes", "high_bytes")
     }
-    return row | figures
+    return row | figures | {"verdict": None}
 
 
 _SOLD = ("refused on the smallest card sold", "false fits on the next smaller")
@@ -176,6 +178,7 @@ def _range_row(name: str, rows: list[Row]) -> list[str]:
         str(refused),
         str(sum(no for no, _ in sold)),
         str(sum(fits for _, fits in sold)),
+        *(str(sum(row["verdict"] == verdict for row in rows)) for verdict in ("fits", "tight", "no")),
     ]
 
 
