@@ -2,9 +2,8 @@
 
 Host memory of a rank: its process, and while loading
     ddp, none   nothing that lasts: weights pass to the GPU through mapped files
-    fsdp        the whole model on each node's first rank, which the others get theirs from
-                (transformers/modeling_utils.py and accelerate, fsdp_cpu_ram_efficient_loading); 4-bit bases are loaded
-                whole by every rank
+    fsdp        the whole model on each node's first rank (accelerate, fsdp_cpu_ram_efficient_loading), on every rank
+                where weights are cast, and of 4-bit bases
     zero1, 2    the whole model on every rank; zero3: no more than a file of the checkpoint, which is not known here
     offload     shards, gradients and states, pinned
 
@@ -19,7 +18,7 @@ from vramplan.planner.cluster import Cluster, Link, Ranks
 from vramplan.planner.memory.outside import CPU_PROCESS_BYTES
 from vramplan.planner.memory.sharded import FsdpPricing, ManyGpus, ZeroPricing
 from vramplan.planner.memory.static import count_static
-from vramplan.planner.methods import quant_of
+from vramplan.planner.methods import quant_of, trains_base
 from vramplan.planner.units import format_bytes
 
 
@@ -63,12 +62,24 @@ def _host_loading(pricing: ManyGpus) -> tuple[int, int, str]:
     if sharding == "fsdp" and quant_of(pricing.asked.method) is not None:
         return whole, whole, "every rank loads the quantised model whole before it is sharded"
     if sharding == "fsdp":
-        return whole, 0, "the first rank of each node loads the model whole, the others get their shards from it"
+        return _host_fsdp(pricing, whole)
     if sharding in ("zero1", "zero2") or offload != "none":
         return whole, whole, "every rank loads the model whole"
     if sharding == "zero3":
         return 0, 0, "weights are shared out as they are read, a file of the checkpoint at a time, not counted here"
     return 0, 0, "weights go to the GPU through mapped files"
+
+
+def _host_fsdp(pricing: ManyGpus, whole: int) -> tuple[int, int, str]:
+    """transformers 5.23 lets every rank read the weights: mapped from the file in the dtype they are stored in, a copy
+    of its own in another. What trains becomes fp32 on every rank under mixed precision (accelerate/utils/fsdp_utils.py,
+    fsdp2_prepare_model)."""
+    asked, model = pricing.asked, pricing.question.model
+    if asked.precision.mixed_precision != "no" and asked.precision.dtype != "fp32" and trains_base(asked.method):
+        return 2 * whole, 2 * whole, "every rank reads the model whole and casts what trains to fp32"
+    if asked.precision.dtype != model.checkpoint_dtype:
+        return whole, whole, f"every rank casts the model whole from {model.checkpoint_dtype}"
+    return whole, 0, "the first rank of each node loads the model whole, the others map its files"
 
 
 def _pinned(pricing: ManyGpus) -> int:
