@@ -9,6 +9,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Time is never a reason to fail here: tests share the machine with each other.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _TRAIN_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 _CACHES = tempfile.TemporaryDirectory(prefix="vramplan-tests-")
@@ -74,7 +79,8 @@ def _todays(items: list[pytest.Item]) -> list[pytest.Item]:
     kept = []
     seen: dict[str, int] = {}
     for item in items:
-        name = item.name if item.name in _SAMPLED else item.path.stem
+        name = getattr(item, "originalname", item.name)
+        name = name if name in _SAMPLED else item.path.stem
         every = _SAMPLED.get(name, 1)
         number = seen[name] = seen.get(name, datetime.date.today().toordinal()) + 1
         if number % every == 0:
