@@ -11,7 +11,6 @@ from tests.executor.factories import make_budget, make_device, make_plan, write_
 from tests.executor.task_worlds import CONFIGS, SEQUENCE_LENGTH, TARGET_LENGTH, make_model, rows_of
 from vramplan.executor.attempt import Attempt
 from vramplan.executor.events import Event
-from vramplan.executor.guard import LOADED
 from vramplan.executor.process import Stop
 from vramplan.executor.worker import Work
 from vramplan.planner.adapters.datasets import read_data_file
@@ -24,6 +23,7 @@ from vramplan.planner.resolve import resolve
 from vramplan.planner.training_setup import Precision
 
 torch = pytest.importorskip("torch")
+LOADED = pytest.importorskip("vramplan.executor.guard").LOADED
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
 
 METHODS = ["full", "layerwise", "bitfit", "ln-tuning", "lora", "qlora", "adapter", "ia3", "prefix", "prompt", "ptuning"]

@@ -15,7 +15,6 @@ from vramplan.executor.attempt import Attempt
 from vramplan.executor.environment import worker_environment
 from vramplan.executor.events import Event
 from vramplan.executor.evidence import Evidence
-from vramplan.executor.guard import LOADED
 from vramplan.executor.process import Stop
 from vramplan.executor.supported import check_supported
 from vramplan.executor.train import TrainingRun
@@ -37,6 +36,7 @@ from vramplan.planner.plan import Plan
 from vramplan.planner.training_setup import Precision, TrainingRecipe, TrainingSetup
 
 torch = pytest.importorskip("torch")
+LOADED = pytest.importorskip("vramplan.executor.guard").LOADED
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
 
 CHAT = "{% for message in messages %}{{ message['content'] }}!{% endfor %}"
