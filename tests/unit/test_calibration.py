@@ -18,12 +18,14 @@ from vramplan.planner.memory.outside import PRIOR
 from vramplan.planner.methods import Lora
 from vramplan.planner.plan import Plan
 from vramplan.planner.report import RunReport
-from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.training_setup import Precision, TrainingSetup
 from vramplan.planner.units import GIB, MIB
 from vramplan.planner.workload import Workload
 
 CARD = "NVIDIA GeForce RTX 4090"
 MODEL = resolve_model("HuggingFaceTB/SmolLM2-135M", online=False)
+# its memory program ships, so that these tests need no torch
+SETUP = TrainingSetup(method=Lora(), precision=Precision(dtype="bf16", mixed_precision="bf16", adapter_dtype="fp32"))
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +125,7 @@ def test_another_card_and_another_torch_are_left_out() -> None:
 
 
 def test_an_estimate_on_the_card_carries_the_evidence_and_one_elsewhere_does_not() -> None:
-    model, setup, workload = MODEL, TrainingSetup(method=Lora()), Workload(sequence_length=1024)
+    model, setup, workload = MODEL, SETUP, Workload(sequence_length=1024)
     card = make_device(name=CARD)
     before = estimate(model, workload, setup, card)
     remember([seen(dynamic_excess=0.5, fragmentation_excess=0.1, context_bytes=1000 * MIB)])
@@ -143,7 +145,7 @@ def test_pricing_with_the_evidence_covers_the_run_it_came_from() -> None:
     """Both where a step is most of the peak and where it is next to nothing beside the weights."""
     model, card = MODEL, make_device(name=CARD)
     for length in (2, 1024):
-        workload, setup = Workload(sequence_length=length), TrainingSetup(method=Lora())
+        workload, setup = Workload(sequence_length=length), SETUP
         candidate = estimate(model, workload, setup, card)
         plan = make_plan(candidate=candidate, model=model)
         report = as_measured(plan, error_fraction=0.3)
