@@ -1,8 +1,7 @@
 """The checks of a preflight, one function each: look at one thing, say what was found and what would mend it."""
 
-import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -16,11 +15,11 @@ from vramplan.executor.saved_size import checkpoint_bytes, final_bytes
 from vramplan.executor.static_check import planned_bytes
 from vramplan.executor.supported import check_supported
 from vramplan.planner.adapters.datasets import pin_data
-from vramplan.planner.adapters.folder import read_folder
+from vramplan.planner.adapters.folder import read_config, read_folder
 from vramplan.planner.adapters.host import read_host_memory
 from vramplan.planner.adapters.tasks import model_for_task
 from vramplan.planner.device import Device
-from vramplan.planner.errors import BadDataError, VramplanError
+from vramplan.planner.errors import BadConfigError, BadDataError, VramplanError
 from vramplan.planner.plan import Drift, Plan, PlannedData
 from vramplan.planner.plan_hash import sha256_of
 from vramplan.planner.units import format_bytes
@@ -58,6 +57,17 @@ def training_libraries(plan: Plan, packages: Mapping[str, str]) -> Check:
     return _ok("libraries", ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers", "peft", "trl")))
 
 
+def ranks(plan: Plan, devices: Sequence[Device]) -> Check:
+    """A GPU for each process; on a CPU they share it."""
+    wanted = plan.setup.gpus
+    if plan.device is not None and plan.device.kind == "cpu":
+        return _ok("ranks", f"{wanted} processes, {plan.setup.sharding}, on one processor")
+    if len(devices) < wanted:
+        found = f"{wanted} GPUs planned, {len(devices)} of that kind here"
+        return _blocks("ranks", found, f"re-plan with --gpus {max(1, len(devices))}, or run it where there are more")
+    return _ok("ranks", f"{plan.setup.sharding} over {', '.join(sorted({each.name for each in devices}))} x {wanted}")
+
+
 def drifted(drift: Drift, allow: Collection[str]) -> Check:
     """A difference between the plan and the world; one that blocks only warns once its name is accepted."""
     found = f"planned {drift.planned}, found {drift.found}"
@@ -79,6 +89,7 @@ def host_memory(plan: Plan) -> Check:
     free_bytes = read_host_memory().available_bytes
     on_cpu = plan.device is not None and plan.device.kind == "cpu"
     needed_bytes = plan.budget.process_bytes if on_cpu else planned_bytes(plan.budget, "weights")
+    needed_bytes *= plan.setup.gpus
     found = f"{format_bytes(free_bytes)} free, up to {format_bytes(needed_bytes)} needed"
     if needed_bytes <= free_bytes:
         return _ok("host memory", found)
@@ -141,8 +152,8 @@ def model_config_now(plan: Plan) -> str | None:
         return None
     folder = Path(plan.model.path)
     try:
-        raw = sha256_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        raw = sha256_of(read_config(folder))
+    except BadConfigError:
         return None
     if raw == plan.model.config_sha256:
         return raw

@@ -1,6 +1,7 @@
 """A model in a local folder: config.json, and the headers of its safetensors files; weights are never read."""
 
 from pathlib import Path
+from typing import Any
 
 from vramplan.planner.adapters.inside import leads_outside, outside_words
 from vramplan.planner.adapters.model_files import model_from_files
@@ -20,7 +21,7 @@ def read_folder(folder: Path) -> ModelSpec:
         UnsupportedError: transformers has no class for the model_type.
         MissingExtraError: only transformers could count the weights, and it is not installed.
     """
-    config = parse_config(_read_config(folder), f"{CONFIG} in {folder.name[-80:]!r}")
+    config = read_config(folder)
     try:
         tensors = read_folder_headers(folder)
     except OSError as problem:
@@ -28,7 +29,16 @@ def read_folder(folder: Path) -> ModelSpec:
     return model_from_files(config, tensors, repo_id=str(folder.resolve()), source="folder")
 
 
-def _read_config(folder: Path) -> bytes:
+def read_config(folder: Path) -> dict[str, Any]:
+    """What config.json says, its size bounded.
+
+    Raises:
+        BadConfigError: there is none, it cannot be read, or it makes no sense.
+    """
+    return parse_config(_config_bytes(folder), f"{CONFIG} in {folder.name[-80:]!r}")
+
+
+def _config_bytes(folder: Path) -> bytes:
     path = folder / CONFIG
     if not path.is_file():
         adapter = (folder / "adapter_config.json").is_file()
