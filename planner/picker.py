@@ -1,7 +1,7 @@
 """Picker: takes options one by one and remembers what each became and where it came from."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from vramplan.planner.candidate import ResolvedOption
 
@@ -18,12 +18,29 @@ _SWITCHES = (
 _FLAGS = {"sequences_per_step": "--tokens-per-step", "gradient_accumulation_steps": "--tokens-per-step"}
 
 
+class Settled(NamedTuple):
+    """How one option came out. A search resolves hundreds of setups and shows the options of a few."""
+
+    name: str
+    value: Any
+    origin: Any
+    because: str | None
+
+    def shown(self) -> ResolvedOption:
+        """With the flag that changes it."""
+        flag = _FLAGS.get(self.name, f"--{self.name.replace('_', '-')}")
+        if self.name in _SWITCHES and self.value is True:
+            flag = f"--no-{self.name.replace('_', '-')}"
+        value = list(self.value) if isinstance(self.value, tuple) else self.value
+        return ResolvedOption(name=self.name, value=value, origin=self.origin, flag=flag, because=self.because)
+
+
 class Picker:
     """What a person gave, and a record of every option as it was settled."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._given = {name: value for name, value in given.items() if value is not None}
-        self.options: list[ResolvedOption] = []
+        self.settled: list[Settled] = []
 
     def given(self, name: str) -> Any:
         """The value a person gave, or None."""
@@ -40,9 +57,5 @@ class Picker:
         return self._record(name, value, "derived", because)
 
     def _record(self, name: str, value: Any, origin: Any, because: str | None) -> Any:
-        flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
-        if name in _SWITCHES and value is True:
-            flag = f"--no-{name.replace('_', '-')}"
-        shown = list(value) if isinstance(value, tuple) else value
-        self.options.append(ResolvedOption(name=name, value=shown, origin=origin, flag=flag, because=because))
+        self.settled.append(Settled(name, value, origin, because))
         return value

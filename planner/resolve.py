@@ -7,6 +7,7 @@ None means not given. The defaults are the design's and each answer prints them 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,7 +22,7 @@ from vramplan.planner.memory.alloc_conf import parse_alloc_conf
 from vramplan.planner.method_choice import choose_method, options_of_others
 from vramplan.planner.methods import Method, quant_of, virtual_tokens
 from vramplan.planner.model_spec import ModelSpec
-from vramplan.planner.picker import Picker
+from vramplan.planner.picker import Picker, Settled
 from vramplan.planner.precision import resolve_precision
 from vramplan.planner.setup_check import check_setup
 from vramplan.planner.sharding_choice import choose_sharding
@@ -56,7 +57,12 @@ class Resolved:
     workload: Workload
     setup: TrainingSetup
     recipe: TrainingRecipe
-    options: tuple[ResolvedOption, ...]
+    settled: tuple[Settled, ...]
+
+    @cached_property
+    def options(self) -> tuple[ResolvedOption, ...]:
+        """How every option came out."""
+        return tuple(each.shown() for each in self.settled)
 
 
 def resolve(
@@ -164,7 +170,7 @@ def _resolve(
     recipe = _recipe(pick, model, method, epochs)
     check_setup(setup, recipe)
     check_cell(cell_of(setup, workload, model_type=model.model_type, device=device, model=model))
-    return Resolved(workload, setup, recipe, tuple(pick.options))
+    return Resolved(workload, setup, recipe, tuple(pick.settled))
 
 
 def _checkpointing(pick: Picker, method: Method, model: ModelSpec) -> bool:

@@ -7,6 +7,8 @@
 A model with a vision or audio tower is trained on text: the tower is loaded and held, and never run.
 """
 
+from functools import lru_cache
+
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.workload import Task
@@ -121,6 +123,7 @@ def is_classification_head(name: str) -> bool:
     return name.partition(".")[0].endswith(HEAD_NAMES)
 
 
+@lru_cache(maxsize=4096)  # asked for every weight of every setup in a search
 def in_tower(name: str) -> bool:
     """Whether a module or weight belongs to a vision or audio tower, or joins one to the language model.
 

@@ -89,13 +89,18 @@ def newer_libraries(program: Program) -> dict[str, str]:
     difference: nothing can run with it here."""
     differ = {}
     for name, traced in program.versions.items():
-        try:
-            installed = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        if installed.partition("+")[0] != traced.partition("+")[0]:
+        installed = _installed(name)
+        if installed is not None and installed.partition("+")[0] != traced.partition("+")[0]:
             differ[name] = installed
     return differ
+
+
+@lru_cache
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @lru_cache(maxsize=256)

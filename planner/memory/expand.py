@@ -8,7 +8,7 @@ from typing import NamedTuple
 from vramplan.planner.memory import fused_loss
 from vramplan.planner.memory.budget import Component, LiveTensor
 from vramplan.planner.memory.replay import Replay
-from vramplan.planner.programs.program import Accumulate, Alloc, MacroCall
+from vramplan.planner.programs.program import Accumulate, Alloc, MacroCall, Ref
 
 
 class Storage(NamedTuple):
@@ -33,23 +33,57 @@ def expand(replay: Replay) -> Expanded:
     """A micro step in full."""
     out = Expanded([], [])
     storages, changes = out
-    program, sizes = replay.program, replay.sizes
     born: dict[tuple[str, int | None], list[int]] = {}
+    stretches: dict[tuple[int, str], _Stretch] = {}
     for block, layer, template in replay.blocks():
         segment = block.segment
+        stretch = stretches.get((template, segment))
+        if stretch is None:
+            stretch = stretches[template, segment] = _stretch(replay, template, segment)
         here = born.setdefault((segment, layer), [])
-        for entry in program.templates[template]:
-            if isinstance(entry, Alloc):
-                here.append(len(storages))
-                changes.append(len(storages))
-                storages.append(Storage(sizes[entry.size], entry.component, program.labels[entry.label], segment))
-            elif isinstance(entry, MacroCall):
-                _expand_macro(replay, entry, out)
-            elif not isinstance(entry, Accumulate) or replay.at.accumulating:
-                there, offset, ordinal = entry.ref
+        for part in stretch:
+            if isinstance(part, MacroCall):
+                _expand_macro(replay, part, out)
+                continue
+            first = len(storages)
+            storages += part.storages
+            at = len(changes)
+            changes += [first + change if change >= 0 else change - first for change in part.changes]
+            here += range(first, len(storages))
+            for place, (there, offset, ordinal) in part.refs:
                 target = None if offset is None else (layer or 0) + offset
-                changes.append(~born[there, target][ordinal])
+                changes[at + place] = ~born[there, target][ordinal]
     return out
+
+
+class _Part(NamedTuple):
+    """What a template does between macros, wherever it stands: numbered from its own first storage."""
+
+    storages: list[Storage]
+    changes: list[int]
+    refs: list[tuple[int, Ref]]
+    """Places in ``changes`` where something dies that may be born elsewhere."""
+
+
+_Stretch = list[_Part | MacroCall]
+
+
+def _stretch(replay: Replay, template: int, segment: str) -> _Stretch:
+    program, sizes = replay.program, replay.sizes
+    out: _Stretch = []
+    part = _Part([], [], [])
+    for entry in program.templates[template]:
+        if isinstance(entry, Alloc):
+            part.changes.append(len(part.storages))
+            label = program.labels[entry.label]
+            part.storages.append(Storage(sizes[entry.size], entry.component, label, segment))
+        elif isinstance(entry, MacroCall):
+            out += [part, entry]
+            part = _Part([], [], [])
+        elif not isinstance(entry, Accumulate) or replay.at.accumulating:
+            part.refs.append((len(part.changes), entry.ref))
+            part.changes.append(0)
+    return [*out, part]
 
 
 def _expand_macro(replay: Replay, call: MacroCall, out: Expanded) -> None:

@@ -66,6 +66,7 @@ class Basis:
         self.places = [self._place(coefficient, product) for coefficient, product in sizes]
         """Of each size of the program: (place in a form, what one of it adds there)."""
         self._least = [product.least() for product in self._products]
+        self._undominated: dict[frozenset[Form], list[Form]] = {}
 
     def macro_place(self, call: MacroCall) -> int:
         """Where a macro's peak stands in a form."""
@@ -81,14 +82,20 @@ class Basis:
         return [1, *products, *rounded, *macros]
 
     def undominated(self, forms: Iterable[Form]) -> list[Form]:
-        """Enough of the forms that one of them is the highest at any point, in the order they came."""
+        """Enough of the forms that one of them is the highest at any point."""
+        wanted = frozenset(forms)  # a template often passes through the same levels beside every neighbour
+        found = self._undominated.get(wanted)
+        if found is None:
+            found = self._undominated[wanted] = self._highest(wanted)
+        return found
+
+    def _highest(self, forms: frozenset[Form]) -> list[Form]:
         kept: list[tuple[Form, Form]] = []
         slopes = {form: self._slopes(form) for form in forms}
         for form in sorted(slopes, key=lambda form: (slopes[form][::-1], form), reverse=True):
             if not any(self._dominates(*other, form, slopes[form]) for other in kept):
                 kept.append((form, slopes[form]))
-        wanted = {form for form, _ in kept}
-        return [form for form in slopes if form in wanted]
+        return [form for form, _ in kept]
 
     def _slopes(self, form: Form) -> Form:
         """Bytes a product, rounding apart, then how many of each macro's peak."""

@@ -5,7 +5,7 @@ A template is walked once for its net effect and highest point; a sweep over lay
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from vramplan.planner.dims import with_derived
@@ -92,10 +92,9 @@ class Replay:
         self._effects: dict[tuple[int, str], _Effect] = {}
 
     @cached_property
-    def around(self) -> list[str]:
+    def around(self) -> tuple[str, ...]:
         """Every layer's neighbourhood."""
-        kinds = self.at.kinds
-        return [neighbourhood(kinds, layer, self.program.radius) for layer in range(len(kinds))]
+        return _neighbourhoods(self.at.kinds, self.program.radius)
 
     @cached_property
     def _births(self) -> dict[tuple[str, str], list[Alloc]]:
@@ -216,6 +215,11 @@ class Replay:
     def fused_head(self, call: MacroCall) -> fused_loss.FusedHead:
         """A fused-loss macro's sizes here."""
         return _fused_head(self.program, call, self.values)
+
+
+@lru_cache(maxsize=16)
+def _neighbourhoods(kinds: tuple[str, ...], radius: int) -> tuple[str, ...]:
+    return tuple(neighbourhood(kinds, layer, radius) for layer in range(len(kinds)))
 
 
 def macro_peak(program: Program, call: MacroCall, values: Mapping[str, int], quantum_bytes: int) -> int:
