@@ -83,7 +83,7 @@ def load_base(
         base, found = task_class(task).from_pretrained(
             source(model),
             dtype=torch_dtype(setup.precision.dtype),
-            attn_implementation=setup.attention,
+            attn_implementation=_attention(model, setup),
             device_map=device_map,
             use_safetensors=True,
             trust_remote_code=False,
@@ -142,6 +142,18 @@ def _check_loaded(base: Any, found: dict[str, Any], task: Task, where: str) -> N
                 f"the weights in {where} lack {name}, or hold it in another shape",
                 remedy="use the config.json that belongs to these weights",
             )
+
+
+def _attention(model: PlannedModel, setup: TrainingSetup) -> str | dict[str, str]:
+    """The planned attention of the language model; towers, which no row of text runs through, may not have it."""
+    import transformers
+
+    from vramplan.planner.trace.skeleton import attention_by_part
+    from vramplan.planner.trace.weights import config_of_class
+
+    config = transformers.AutoConfig.from_pretrained(source(model), trust_remote_code=False, **_origin(model))
+    planned = getattr(transformers, model.architecture, None)
+    return attention_by_part(config if planned is None else config_of_class(config, planned), setup.attention)
 
 
 def _origin(model: PlannedModel) -> dict[str, Any]:
