@@ -1,4 +1,5 @@
-"""``vramplan explain``: a plan's budget (EXPLAIN), beside what happened when there is a report (EXPLAIN ANALYZE)."""
+"""``vramplan explain``: a plan's budget (EXPLAIN), beside what happened when there is a report (EXPLAIN ANALYZE); or
+what an out-of-memory message says."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 from vramplan.planner.adapters.plan_files import read_plan, read_report
 from vramplan.planner.cli.ledger import method_words, phase_words
 from vramplan.planner.cli.render import joined, paragraph, show, show_json, table, terminal_width
-from vramplan.planner.errors import ExitCode
+from vramplan.planner.errors import ExitCode, UsageError
 from vramplan.planner.explain import Compared, ExplainedLine, ExplainedPhase, Explanation, explain
 from vramplan.planner.units import format_bytes, format_count
 
@@ -19,16 +20,27 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "explain", description="Print a plan's budget line by line; with a report, beside what really happened."
     )
-    parser.add_argument("plan", metavar="PLAN", help="a plan file")
+    parser.add_argument("plan", metavar="PLAN", nargs="?", help="a plan file")
     parser.add_argument(
         "report", metavar="REPORT", nargs="?", help="a run's report; report.json beside the plan when there is one"
+    )
+    parser.add_argument(
+        "--oom", metavar="FILE", help="a PyTorch out-of-memory message, - for stdin, beside PLAN when there is one"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> ExitCode:
-    """Print the explanation."""
+    """Print the explanation.
+
+    Raises:
+        UsageError: neither a plan nor a message is named, or one of them cannot be read.
+    """
+    if args.oom is not None:
+        return _run_oom(args)
+    if args.plan is None:
+        raise UsageError("explain needs a plan", remedy="vramplan explain PLAN, or vramplan explain --oom FILE")
     path = Path(args.plan)
     plan = read_plan(path)
     beside = path.with_name("report.json")
@@ -38,6 +50,17 @@ def run(args: argparse.Namespace) -> ExitCode:
         show_json(explanation_object(explanation))
     else:
         show(explanation_text(explanation, width=terminal_width()))
+    return ExitCode.OK
+
+
+def _run_oom(args: argparse.Namespace) -> ExitCode:
+    from vramplan.planner.cli.oom_text import oom_object, oom_text, read_oom
+
+    oom, plan = read_oom(args.oom), read_plan(Path(args.plan)) if args.plan else None
+    if args.json:
+        show_json(oom_object(oom, plan))
+    else:
+        show(oom_text(oom, plan, width=terminal_width()))
     return ExitCode.OK
 
 
