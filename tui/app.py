@@ -1,7 +1,8 @@
 """The app: six numbered screens over one frozen state. It decides nothing and computes nothing."""
 
 import asyncio
-from contextlib import aclosing, suppress
+import gc
+from contextlib import aclosing
 
 from textual import events, on, work
 from textual.worker import Worker, WorkerState
@@ -35,6 +36,7 @@ class VramplanApp(NavigatedApp):
         self.core = core
         self.state = State()
         self._will_draw = False
+        self._frozen = False
 
     async def on_mount(self) -> None:
         self.begin_capture_print(self, stdout=False)
@@ -42,11 +44,11 @@ class VramplanApp(NavigatedApp):
         self._find_device()
 
     def change(self, state: State) -> None:
-        """Take a new state and draw it."""
+        """Take a new state and draw it, on the screen in sight alone; another is drawn when it comes up."""
         self.state = state
-        for screen in self.screen_stack:
-            if isinstance(screen, StepScreen) and screen.is_mounted and screen.is_current:
-                screen.show_state(state)
+        screen = next((each for each in reversed(self.screen_stack) if isinstance(each, StepScreen)), None)
+        if screen is not None and screen.is_whole:
+            screen.show_state(state)
 
     def on_print(self, event: events.Print) -> None:
         """What the core narrates on stderr goes to the notice line."""
@@ -91,13 +93,19 @@ class VramplanApp(NavigatedApp):
             self.change(self.state.model_copy(update={"price_error": describe_error(error), "narration": ""}))
             return
         self.change(self.state.model_copy(update={"priced": priced, "narration": ""}))
+        if not self._frozen:
+            self._frozen = True
+            gc.freeze()  # the catalogue and the programs stay: looking through them is a tenth of a second in mid-key
         if self.state.glance is None:  # its program was traced just now
             await self._glance(choice)
 
     async def _glance(self, choice: Choice) -> None:
-        with suppress(VramplanError):  # the price will say what is wrong
+        try:
             glance = await asyncio.to_thread(self.core.glance, choice)
-            self.change(self.state.model_copy(update={"glance": glance}))
+        except VramplanError:  # the price will say what is wrong, or trace what is missing
+            self.change(self.state.model_copy(update={"slow": True}))
+        else:
+            self.change(self.state.model_copy(update={"glance": glance, "slow": False}))
 
     def action_undo(self) -> None:
         """Take the last change of an option back."""
@@ -151,7 +159,7 @@ class VramplanApp(NavigatedApp):
         message = describe_error(event.worker.error)
         if event.worker.group == "run" and self.state.run is not None:
             self._change_run(self._run().model_copy(update={"status": "failed", "failure": message}))
-        elif isinstance(self.screen, StepScreen):
+        elif isinstance(self.screen, StepScreen) and self.screen.is_whole:
             self.screen.notice.fail(message)
 
     async def stop_run(self) -> None:

@@ -80,6 +80,8 @@ class State(Value):
     """How the device came to be chosen, in words."""
     glance: Glance | None = None
     """What the choice allocates; there long before its price."""
+    slow: bool = False
+    """Nothing can be said at once: its memory program is not here, and its price takes a while."""
     priced: Priced | None = None
     price_error: str = ""
     """Why the choice has no price; empty while it is being priced."""
@@ -109,7 +111,7 @@ class State(Value):
     def choosing(self, **changed: object) -> "State":
         """The state with a model, device or knobs chosen anew: its price and its saved plan no longer hold."""
         choice = self.choice.model_copy(update=changed)
-        forgotten = {"glance": None, "priced": None, "price_error": "", "saved": None}
+        forgotten = {"glance": None, "slow": False, "priced": None, "price_error": "", "saved": None}
         return self.model_copy(update={"choice": choice, **forgotten})
 
 

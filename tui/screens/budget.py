@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from rich.text import Text
 from textual.containers import Container, Vertical
 from textual.widget import Widget
 from textual.widgets import Static
@@ -61,43 +62,40 @@ class BudgetScreen(StepScreen):
         for view in VIEWS:
             self.query_one(f"#{view}").display = view == name
         self.query_one(ViewBar).show(name)
+        self._show_figures(self.vramplan.state)
 
     def show_state(self, state: State) -> None:
         super().show_state(state)
         self.query_one(KnobList).show(state.choice.knobs, state.priced)
-        if state.priced is not None:
-            self._show_price(state)
-        elif state.price_error:
-            self._show_nothing(state.price_error)
-        elif state.glance is not None:
-            self._show_glance(state)
-        else:
-            self.query_one("#headline", Static).update("pricing ...", layout=False)
-        if state.glance is not None:
-            self.query_one(CourseChart).show(state.glance.course, state.glance.available_bytes)
+        self._show_figures(state)
 
-    def _show_price(self, state: State) -> None:
-        assert state.priced is not None
-        candidate = state.priced.candidate
-        self.query_one("#headline", Static).update(headline(candidate), layout=False)
-        self.query_one(BudgetBar).show(candidate.budget, candidate.available_bytes)
-        self.query_one(BudgetTable).show(candidate, cost=state.priced.cost)
-        self.query_one(PhaseBars).show(candidate.budget, candidate.available_bytes)
-        self.query_one(TensorTable).show(candidate.budget.peak_tensors)
+    def _show_figures(self, state: State) -> None:
+        """The bar, and of the views the one in sight: what is not seen is not drawn."""
+        candidate, glance = None if state.priced is None else state.priced.candidate, state.glance
+        priced = None if state.price_error else candidate or glance
+        if priced is None and not state.price_error and not state.slow:
+            return  # there is something to draw in a moment
+        self.query_one("#headline", Static).update(_headline(state), layout=False)
+        budget = None if priced is None else priced.budget
+        available_bytes = None if priced is None else priced.available_bytes
+        self.query_one(BudgetBar).show(budget, available_bytes)
+        match self._view:
+            case "ledger" if candidate is None and budget is not None:
+                self.query_one(BudgetTable).show_budget(budget)
+            case "ledger":
+                cost = None if state.priced is None else state.priced.cost
+                self.query_one(BudgetTable).show(candidate, () if candidate else (state.price_error,), cost)
+            case "phases":
+                self.query_one(PhaseBars).show(budget, available_bytes)
+            case "tensors" if candidate is not None or budget is None:  # their names come with the price
+                self.query_one(TensorTable).show(candidate.budget.peak_tensors if candidate else ())
+            case "step":
+                self.query_one(CourseChart).show(glance.course if glance else (), available_bytes)
 
-    def _show_glance(self, state: State) -> None:
-        """What is allocated, while the allocator is replayed; the tensors' names come with the price."""
-        glance = state.glance
-        assert glance is not None
-        self.query_one("#headline", Static).update(glance_headline(glance), layout=False)
-        self.query_one(BudgetBar).show(glance.budget, glance.available_bytes)
-        self.query_one(BudgetTable).show_budget(glance.budget)
-        self.query_one(PhaseBars).show(glance.budget, glance.available_bytes)
 
-    def _show_nothing(self, why: str) -> None:
-        self.query_one("#headline", Static).update("no price")
-        self.query_one(BudgetBar).show(None, None)
-        self.query_one(BudgetTable).show(None, (why,))
-        self.query_one(PhaseBars).show(None, None)
-        self.query_one(TensorTable).show(())
-        self.query_one(CourseChart).show((), None)
+def _headline(state: State) -> Text:
+    if state.priced is not None:
+        return headline(state.priced.candidate)
+    if state.price_error:
+        return Text("no price")
+    return Text("pricing ...") if state.glance is None else glance_headline(state.glance)

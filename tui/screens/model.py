@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Iterator
 
-from textual import on, work
+from textual import events, on, work
 from textual.containers import Vertical
 from textual.widget import Widget
 from textual.widgets import Input, Static
@@ -35,6 +35,7 @@ class ModelScreen(StepScreen):
         self._asked: object = None
         self._found: dict[str, Largest] = {}
         self._listed: list[str] = []
+        self._in_sight = asyncio.Event()
 
     def body(self) -> Iterable[Widget]:
         with Vertical(id="tunable-box"):
@@ -47,6 +48,14 @@ class ModelScreen(StepScreen):
     def on_mount(self) -> None:
         self.query_one("#tunable", RowTable).focus()
         self._search("")
+
+    @on(events.ScreenResume)
+    def _goes_on(self) -> None:
+        self._in_sight.set()
+
+    @on(events.ScreenSuspend)
+    def _waits(self) -> None:
+        self._in_sight.clear()
 
     def show_state(self, state: State) -> None:
         super().show_state(state)
@@ -67,7 +76,8 @@ class ModelScreen(StepScreen):
 
     @work(exclusive=True, exit_on_error=False, group="largest")
     async def _look_for_largest(self, steps: Iterator[Largest]) -> None:
-        while (step := await asyncio.to_thread(next, steps, None)) is not None:
+        """Look as long as this screen is in sight: elsewhere a key's own price comes first."""
+        while (await self._in_sight.wait()) and (step := await asyncio.to_thread(next, steps, None)) is not None:
             self._found[step.method] = step
             note = "" if step.done else f"looking for {step.method}: {step.tried} of {step.of} models"
             self.query_one("#tunable-note", Static).update(note)

@@ -31,6 +31,7 @@ class StepScreen(Screen[None]):
         super().__init__()
         self._head: object = None
         self._possible: frozenset[str] | None = None
+        self._came_up = False
 
     @property
     def vramplan(self) -> "VramplanApp":
@@ -74,12 +75,18 @@ class StepScreen(Screen[None]):
         return None
 
     @property
+    def is_whole(self) -> bool:
+        """Its widgets are there: it is neither being put together nor taken down."""
+        return self._came_up and bool(self.query(Notice))
+
+    @property
     def notice(self) -> Notice:
         """The line above the keys."""
         return self.query_one(Notice)
 
     @on(events.ScreenResume)
     def _come_up(self) -> None:
+        self._came_up = True
         self.show_state(self.vramplan.state)
 
     @on(Worker.StateChanged)

@@ -4,10 +4,7 @@ from textwrap import wrap
 from typing import NamedTuple
 
 from rich.text import Text
-from textual.app import ComposeResult
-from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Static
 
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cli.glance import Glance
@@ -18,20 +15,15 @@ from vramplan.planner.throughput.values import RunCost
 from vramplan.planner.units import format_bytes, format_gib
 from vramplan.tui.theme import COMPONENTS, VERDICTS
 from vramplan.tui.widgets.budget_bar import peak_lines
+from vramplan.tui.widgets.lines import Lines
 
 
-class BudgetTable(VerticalScroll, can_focus=True):
-    """Largest first, then notes; scrolls when there are more lines than room.
-
-    Drawn as plain lines: a table that measures itself takes longer to paint than everything else a key changes.
-    """
+class BudgetTable(Lines):
+    """Largest first, then notes; scrolls when there are more lines than room."""
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._rows: tuple[_Row, ...] = ()
-
-    def compose(self) -> ComposeResult:
-        yield Static(markup=False)
 
     def show(self, candidate: Candidate | None, notes: tuple[str, ...] = (), cost: RunCost | None = None) -> None:
         """Draw this candidate's lines, its verdict in words, any notes, its time and what a run costs."""
@@ -49,16 +41,16 @@ class BudgetTable(VerticalScroll, can_focus=True):
         self._draw(tuple(rows))
 
     def show_budget(self, budget: MemoryBudget) -> None:
-        """Draw the lines alone."""
-        self._draw(tuple(_ledger(budget)))
+        """Draw the lines alone, until there is more to say."""
+        self._draw(tuple(_ledger(budget)), for_now=True)
 
     def on_resize(self) -> None:
         """The reasons are folded to the width there is."""
         self._draw(self._rows)
 
-    def _draw(self, rows: tuple["_Row", ...]) -> None:
+    def _draw(self, rows: tuple["_Row", ...], *, for_now: bool = False) -> None:
         self._rows = rows
-        self.query_one(Static).update(_lines(rows, self.scrollable_content_region.width))
+        self.show_lines(_lines(rows, self.scrollable_content_region.width), for_now=for_now)
 
 
 class _Row(NamedTuple):
@@ -85,19 +77,25 @@ def _ledger(budget: MemoryBudget) -> list[_Row]:
     ]
 
 
-def _lines(rows: tuple[_Row, ...], width: int) -> Content:
+def _lines(rows: tuple[_Row, ...], width: int) -> list[Content]:
     names = max((len(row.name) for row in rows), default=0)
     figures = [max((len(row.figures[column]) for row in rows), default=0) for column in range(3)]
-    parts: list[Content | tuple[str, str] | str] = []
+    lines: list[Content] = []
     for row in rows:
         cells = "".join(f"{text:>{size}} " for text, size in zip(row.figures, figures, strict=True) if size)
         left = f" {row.name:<{names}} {cells}"
         first, *more = wrap(plain(row.because), max(16, width - len(left) - 2)) or [""]
-        indent = " " * (len(left) + 2)
-        parts += [(row.glyph, row.colour) if row.glyph else " ", left if row.glyph else (left, "bold"), " "]
-        parts.append(("".join([first, *(f"\n{indent}{each}" for each in more)]), "dim" if row.glyph else ""))
-        parts.append("\n")
-    return Content.assemble(*parts[:-1])
+        style = "dim" if row.glyph else ""
+        lines.append(
+            Content.assemble(
+                (row.glyph, row.colour) if row.glyph else " ",
+                left if row.glyph else (left, "bold"),
+                " ",
+                (first, style),
+            )
+        )
+        lines += [Content.styled(" " * (len(left) + 2) + each, style) for each in more]
+    return lines
 
 
 def headline(candidate: Candidate) -> Text:

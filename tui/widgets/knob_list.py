@@ -32,9 +32,10 @@ class KnobList(Widget, can_focus=True):
 
     def show(self, knobs: Knobs, priced: Priced | None) -> None:
         """Draw these options; defaults are read from the priced choice."""
-        self._knobs = knobs
-        self._priced = priced or self._priced
-        self.refresh()
+        before = self._rows()
+        self._knobs, self._priced = knobs, priced or self._priced
+        if self._rows() != before:
+            self.refresh()
 
     @property
     def _first(self) -> int:
@@ -42,13 +43,18 @@ class KnobList(Widget, can_focus=True):
         room = max(1, self.size.height)
         return max(0, min(self.cursor - room // 2, len(KNOBS) - room))
 
-    def render(self) -> Content:
-        sight = range(self._first, min(len(KNOBS), self._first + max(1, self.size.height)))
-        return Content("\n").join(self._row(index, KNOBS[index]) for index in sight)
+    def _rows(self) -> list[tuple[Any, bool]]:
+        """Of each option the value that counts, and whether a person set it."""
+        return [
+            (in_force(knob, self._knobs, self._priced), getattr(self._knobs, knob.name) is not None) for knob in KNOBS
+        ]
 
-    def _row(self, index: int, knob: Knob) -> Content:
-        value = in_force(knob, self._knobs, self._priced)
-        given = getattr(self._knobs, knob.name) is not None
+    def render(self) -> Content:
+        rows = self._rows()
+        sight = range(self._first, min(len(KNOBS), self._first + max(1, self.size.height)))
+        return Content("\n").join(self._row(index, KNOBS[index], *rows[index]) for index in sight)
+
+    def _row(self, index: int, knob: Knob, value: Any, given: bool) -> Content:
         here = index == self.cursor and self.has_focus
         left, right = ("‹", "›") if knob.values else (" ", " ")
         value_text = f"{left} {_cut(plain(shown(value))):<{VALUE_WIDTH}}{right}"

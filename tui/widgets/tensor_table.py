@@ -1,42 +1,51 @@
 """The tensors alive at the highest point of a step, static ones apart, largest first."""
 
-from rich.table import Table
-from rich.text import Text
-from textual.app import ComposeResult
-from textual.containers import VerticalScroll
-from textual.widgets import Static
+from textwrap import wrap
+
+from textual.content import Content
 
 from vramplan.planner.cli.render import plain
 from vramplan.planner.memory.budget import LiveTensor
 from vramplan.planner.units import format_bytes
 from vramplan.tui.theme import COMPONENTS
+from vramplan.tui.widgets.lines import Lines
+
+LEAST_LABEL_WIDTH = 16
 
 
-class TensorTable(VerticalScroll, can_focus=True):
-    """Scrolls when there are more lines than room."""
+class TensorTable(Lines):
+    """A line a tensor; scrolls when there are more lines than room."""
 
-    def compose(self) -> ComposeResult:
-        yield Static(markup=False)
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._tensors: tuple[LiveTensor, ...] = ()
 
     def show(self, tensors: tuple[LiveTensor, ...]) -> None:
         """Draw these tensors."""
-        self.query_one(Static).update(_table(tensors) if tensors else "nothing lives inside the step")
+        self._tensors = tensors
+        self._draw()
+
+    def on_resize(self) -> None:
+        """The labels are folded to the width there is."""
+        self._draw()
+
+    def _draw(self) -> None:
+        width = self.scrollable_content_region.width
+        self.show_lines(_lines(self._tensors, width) or [Content("nothing lives inside the step")])
 
 
-def _table(tensors: tuple[LiveTensor, ...]) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column()
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True, style="dim")
-    table.add_column(no_wrap=True)
-    table.add_column(ratio=1, overflow="fold", style="dim")
-    for tensor in tensors:
-        glyph, colour = COMPONENTS[tensor.component]
-        table.add_row(
-            Text(glyph, colour),
-            format_bytes(tensor.total_bytes),
-            f"{tensor.count} ×",
-            Text(plain(tensor.shape)),
-            Text(plain(tensor.label)),
+def _lines(tensors: tuple[LiveTensor, ...], width: int) -> list[Content]:
+    rows = [(format_bytes(each.total_bytes), f"{each.count} ×", plain(each.shape)) for each in tensors]
+    size, count, shape = (max((len(row[column]) for row in rows), default=0) for column in range(3))
+    lines: list[Content] = []
+    for tensor, (total, number, shaped) in zip(tensors, rows, strict=True):
+        left = f" {total:>{size}} "
+        middle = f"{number:>{count}} "
+        room = width - len(left) - len(middle) - shape - 3
+        first, *more = wrap(plain(tensor.label), max(LEAST_LABEL_WIDTH, room)) or [""]
+        lines.append(
+            Content.assemble(COMPONENTS[tensor.component], left, (middle, "dim"), f"{shaped:<{shape}} ", (first, "dim"))
         )
-    return table
+        indent = " " * (len(left) + len(middle) + shape + 2)
+        lines += [Content.styled(indent + each, "dim") for each in more]
+    return lines
