@@ -35,7 +35,7 @@ LONGEST_ROWS = 1000
 BYTES_PER_TOKEN = (2.0, 5.0)
 """Bytes of UTF-8 a token, at worst and at best. English: 3.2 characters with Llama 2's tokenizer, 3.9 with Llama 3's
 (arXiv:2407.21783, 3.2); code and other alphabets have fewer."""
-VERSION = 1
+VERSION = 2
 """Of this way of counting: another is counted afresh."""
 SHOWN_CHARACTERS = 160
 
@@ -115,15 +115,24 @@ def _measured(data: Rows, files: TokenizerFiles, render: Render | None) -> RowLe
 
 def _summary(data: Rows, histogram: Histogram, longest: int, longest_after: int, first: Text) -> RowLengths:
     is_target = data.kind == "input-target"
-    before = "" if first.before is None or is_target else first.before
     return RowLengths(
         longest_row=max(1, longest),
         longest_completion=(longest_after or None) if not is_target else None,
         longest_target=(longest_after or None) if is_target else None,
         quantiles=histogram.quantiles(),
         histogram=histogram,
-        example=(before[-SHOWN_CHARACTERS:], first.whole[len(before) :][:SHOWN_CHARACTERS]),
+        example=_example(data, first),
     )
+
+
+def _example(data: Rows, first: Text) -> tuple[str, str]:
+    """What of the first row carries no loss, and what does: its end, or its target or label."""
+    if data.kind == "input-target":
+        return first.whole[-SHOWN_CHARACTERS:], (first.before or "")[:SHOWN_CHARACTERS]
+    if data.kind == "labelled":
+        return first.whole[-SHOWN_CHARACTERS:], str(data.rows[0]["label"])[:SHOWN_CHARACTERS]
+    before = first.before or ""
+    return before[-SHOWN_CHARACTERS:], first.whole[len(before) :][:SHOWN_CHARACTERS]
 
 
 def _text(data: Rows, number: int, end: str, render: Render | None) -> Text:
@@ -199,6 +208,7 @@ def guess_rows(data: Rows, because: str) -> RowLengths:
         histogram=histogram,
         estimated_because=f"{least:g} to {most:g} bytes a token, as {because}",
         shortest_guess=max(1, int(max(sizes) / most)),
+        example=None if data.kind == "messages" else _example(data, _text(data, 0, "", None)),
     )
 
 

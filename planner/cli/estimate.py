@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from vramplan.planner.candidate import Candidate, ResolvedOption
 from vramplan.planner.cli import subject as subjects
+from vramplan.planner.cli.data_text import data_lines, data_object
 from vramplan.planner.cli.estimate_json import estimate_object
 from vramplan.planner.cli.ledger import (
     ledger_text,
@@ -79,11 +80,12 @@ def _one(given: dict[str, Any], subject: Subject, *, usd_per_hour: float | None,
     candidate = subjects.price(subject, resolved)
     cost = cost_of(candidate, usd_per_hour=usd_per_hour, max_steps=resolved.recipe.max_steps)
     if as_json:
-        show_json(estimate_object(candidate, resolved.options, cost))
+        row_lengths = data_object(subject, resolved.workload.sequence_length)
+        show_json(estimate_object(candidate, resolved.options, cost) | {"row_lengths": row_lengths})
     else:
         width = terminal_width()
         show(
-            *headline(subject, resolved.options, width=width),
+            *headline(subject, resolved.options, resolved, width=width),
             "",
             ledger_text(candidate, width=width),
             "",
@@ -114,6 +116,7 @@ def _each(given: dict[str, Any], subject: Subject, *, usd_per_hour: float | None
                     for candidate, resolved in priced
                 ],
                 "unpriced": [{"method": row.method, "reason": str(row.error)} for row in unpriced],
+                "row_lengths": data_object(subject, priced[0][1].workload.sequence_length),
             }
         )
     else:
@@ -121,10 +124,12 @@ def _each(given: dict[str, Any], subject: Subject, *, usd_per_hour: float | None
     return verdict_code([candidate for candidate, _ in priced], device_named=subject.device_named)
 
 
-def headline(subject: Subject, options: Sequence[ResolvedOption], *, width: int) -> list[str]:
-    """The model, the device, and every option as it was understood."""
+def headline(subject: Subject, options: Sequence[ResolvedOption], resolved: Resolved, *, width: int) -> list[str]:
+    """The model, the device, the data, and every option as it was understood."""
+    length, completion_only = resolved.workload.sequence_length, resolved.recipe.completion_only
     return [
         *subject_lines(subject.model, subject.device, subject.device_note, width=width),
+        *data_lines(subject, length, completion_only=completion_only, width=width),
         options_text(options, width=width),
     ]
 
@@ -150,7 +155,7 @@ def _show_rows(subject: Subject, priced: list[tuple[Candidate, Resolved]], unpri
     width = terminal_width()
     rows = [COMPARISON_HEAD, *(comparison_row(candidate) for candidate, _ in priced)]
     show(
-        *headline(subject, shared_options([resolved.options for _, resolved in priced]), width=width),
+        *headline(subject, shared_options([resolved.options for _, resolved in priced]), priced[0][1], width=width),
         "",
         table(rows, "<>>><<>", width=width),
     )

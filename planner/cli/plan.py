@@ -7,6 +7,7 @@ from typing import Any
 from vramplan.planner.adapters.plan_files import freeze_plan, write_plan
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cli import subject as subjects
+from vramplan.planner.cli.data_text import data_lines, data_object
 from vramplan.planner.cli.estimate import verdict_code
 from vramplan.planner.cli.estimate_json import estimate_object
 from vramplan.planner.cli.ledger import ledger_text, options_text, subject_lines, verdict_text
@@ -44,7 +45,8 @@ def run(args: argparse.Namespace) -> ExitCode:
     write_plan(plan, path, overwrite=args.force)
     if args.json:
         planned = {"path": str(path), "fingerprint": plan.fingerprint, "recipe": plan.recipe.model_dump(mode="json")}
-        show_json(planned | estimate_object(candidate, resolved.options))
+        row_lengths = data_object(subject, resolved.workload.sequence_length)
+        show_json(planned | estimate_object(candidate, resolved.options) | {"row_lengths": row_lengths})
     else:
         show(plan_text(plan, subject, resolved, candidate, path, width=terminal_width()))
     return verdict_code([candidate], device_named=subject.device_named)
@@ -76,6 +78,9 @@ def plan_text(plan: Plan, subject: Subject, resolved: Resolved, candidate: Candi
     )
     blocks = [
         *subject_lines(subject.model, subject.device, subject.device_note, width=width),
+        *data_lines(
+            subject, resolved.workload.sequence_length, completion_only=resolved.recipe.completion_only, width=width
+        ),
         options_text(setup, width=width),
         paragraph(
             f"{length}, learning rate {plan.recipe.learning_rate:g} ({plan.recipe.lr_scheduler_type}), "

@@ -4,11 +4,12 @@ import argparse
 from typing import Any, get_args
 
 from vramplan.planner.cli import subject as subjects
+from vramplan.planner.cli.data_text import data_object
 from vramplan.planner.cli.estimate import verdict_code
 from vramplan.planner.cli.estimate_json import estimate_object
 from vramplan.planner.cli.options import add_options, given_options
 from vramplan.planner.cli.parsing import number, one_of, whole_number
-from vramplan.planner.cli.recommend_text import recommendation_text
+from vramplan.planner.cli.recommend_text import recommendation_text, workload_length
 from vramplan.planner.cli.render import show, show_json, terminal_width
 from vramplan.planner.errors import ExitCode, UsageError
 from vramplan.planner.objectives import PRIORITIES, Complexity, Objectives
@@ -55,7 +56,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         bounds=subjects.bounds_of(subject, given),
     )
     if args.json:
-        show_json(recommendation_object(recommendation))
+        row_lengths = data_object(subject, workload_length(recommendation))
+        show_json(recommendation_object(recommendation) | {"row_lengths": row_lengths})
     else:
         show(recommendation_text(recommendation, subject, args, width=terminal_width()))
     candidates = [*recommendation.ranked, *(rejected.candidate for rejected in recommendation.rejected)]

@@ -39,7 +39,7 @@ def recommendation_text(found: Recommendation, subject: Subject, args: argparse.
     """Everything a person reads; ``--json`` has the rest."""
     blocks = [
         *subject_lines(subject.model, subject.device, subject.device_note, width=width),
-        *data_lines(subject, _workload_length(found), width=width),
+        *data_lines(subject, workload_length(found), completion_only=True, width=width),
         "",
     ]
     if found.ranked:
@@ -57,7 +57,8 @@ def recommendation_text(found: Recommendation, subject: Subject, args: argparse.
     return "\n".join(blocks)
 
 
-def _workload_length(found: Recommendation) -> int | None:
+def workload_length(found: Recommendation) -> int | None:
+    """The sequence length the answer is for."""
     priced = [*found.ranked, *(each.candidate for each in found.rejected)]
     return priced[0].workload.sequence_length if priced else None
 

@@ -12,9 +12,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from tests.fakes import make_device, make_model_spec
 from vramplan.planner.adapters import lengths as counting
-from vramplan.planner.adapters.datasets import read_rows
+from vramplan.planner.adapters.datasets import read_data_file, read_rows
 from vramplan.planner.adapters.lengths import measure_rows
 from vramplan.planner.adapters.tokenizer_files import find_tokenizer
+from vramplan.planner.cli.data_text import data_lines, data_object
+from vramplan.planner.cli.subject import Subject
 from vramplan.planner.errors import BadDataError
 from vramplan.planner.lengths import histogram_of
 from vramplan.planner.model_spec import Provenance
@@ -109,8 +111,10 @@ def test_rows_of_other_tasks_are_what_the_tokenizer_makes_of_them(folder: Path) 
     rows = [{"text": "one two", "label": "a"}, {"text": "one", "label": "b"}]
     lengths = measured(write(folder, *rows, task="classification"), folder)
     assert (lengths.longest_row, lengths.longest_completion, lengths.quantiles) == (3, None, (2,) * 10 + (3,))
+    assert lengths.example == ("one two", "a")
     lengths = measured(write(folder, {"input": "one", "target": "one two three"}, task="seq2seq"), folder)
     assert (lengths.longest_row, lengths.longest_target, lengths.longest_completion) == (2, 4, None)
+    assert lengths.example == ("one", "one two three")
 
 
 def test_without_a_tokenizer_lengths_are_guessed_from_bytes_and_said_to_be(folder: Path) -> None:
@@ -122,6 +126,36 @@ def test_without_a_tokenizer_lengths_are_guessed_from_bytes_and_said_to_be(folde
         assert (lengths.longest_row, lengths.shortest_guess) == (100, 40)
         assert lengths.estimated_because is not None
         assert lengths.estimated_because.startswith("2 to 5 bytes a token, as ")
+
+
+def about_data(folder: Path, rows: str, *, completion_only: bool) -> tuple[str, dict[str, Any] | None]:
+    path = folder / "train.jsonl"
+    path.write_text(rows)
+    data = read_data_file(path)
+    model = make_model_spec(provenance=provenance(folder))
+    subject = Subject(model, None, "", False, data, measure_rows(data.rows, find_tokenizer(model)))
+    lines = data_lines(subject, 4, completion_only=completion_only, width=160)
+    return "\n".join(lines), data_object(subject, 4)
+
+
+def test_the_first_row_is_shown_with_what_carries_loss_marked_and_nothing_in_it_acts(folder: Path) -> None:
+    rows = '{"prompt": "one two\\n", "completion": "three\\u001b[31m"}\n'
+    for completion_only, marked in (
+        (True, "one two\\n«three\\x1b[31m</s>»"),
+        (False, "«one two\\nthree\\x1b[31m</s>»"),
+    ):
+        text, _ = about_data(folder, rows, completion_only=completion_only)
+        assert f"row 1    {marked}  (between" in text
+    assert "row 1    «one</s>»" in about_data(folder, '{"text": "one"}\n', completion_only=True)[0]
+
+
+def test_the_lengths_are_json_values_too(folder: Path) -> None:
+    _, found = about_data(folder, '{"text": "one"}\n{"text": "one two three four"}\n', completion_only=True)
+    # <start> one </s>; <start> one two three four </s>, of which 4 tokens stay
+    assert found is not None
+    assert (found["num_rows"], found["histogram"]["lengths"], found["histogram"]["rows"]) == (2, [3, 6], [1, 1])
+    assert found["at"]["lost_tokens"] == 2
+    assert found["percentiles"]["p99"] == 6
 
 
 def test_the_longest_completion_is_what_follows_the_prompt(folder: Path) -> None:
