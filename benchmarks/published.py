@@ -41,11 +41,11 @@ def load_cases(path: Path = CASES) -> list[Case]:
 
 
 @cache
-def price(*command: str, length_quantiles: tuple[int, ...] = ()) -> Candidate:
+def price(*command: str, rows: tuple[int, tuple[int, ...]] | None = None) -> Candidate:
     """What ``vramplan estimate`` with these arguments prices.
 
     Args:
-        length_quantiles: of the rows, as ``--data`` measures them.
+        rows: how many, and their length quantiles, as ``--data`` measures them.
 
     Raises:
         VramplanError: as the command does.
@@ -53,8 +53,9 @@ def price(*command: str, length_quantiles: tuple[int, ...] = ()) -> Candidate:
     args = build_parser("estimate").parse_all(["estimate", *command])
     subject = subjects.look_up(args)
     resolved = subjects.complete(subject, given_options(args))
-    if length_quantiles:
-        workload = resolved.workload.model_copy(update={"length_quantiles": length_quantiles})
+    if rows is not None:
+        measured = {"num_examples": rows[0], "length_quantiles": rows[1]}
+        workload = resolved.workload.model_copy(update=measured)
         resolved = replace(resolved, workload=workload)
     key = subjects.key_of(subject, resolved).digest()
     if key in _UNTRACEABLE:
@@ -86,7 +87,7 @@ def run_case(case: Case) -> Row:
     """A case's result; ``error`` is predicted / measured - 1 in the metric that was measured, None without a price."""
     metric, measured = case["measured"]["metric"], case["measured"]["bytes"]
     try:
-        candidate = price(*case["command"], length_quantiles=_length_quantiles(case))
+        candidate = price(*case["command"], rows=_rows(case))
     except NoProgramError as error:
         return _facts(case) | {"error": None, "refused": error.message}
     figures = predicted(candidate)
@@ -111,17 +112,18 @@ def run_case(case: Case) -> Row:
     return row
 
 
-def _length_quantiles(case: Case) -> tuple[int, ...]:
-    """Row lengths at even shares of the rows, where their mean and deviation were published: taken as log-normal, as
+def _rows(case: Case) -> tuple[int, tuple[int, ...]] | None:
+    """Rows and their lengths at even shares, where number, mean and deviation were published: taken as log-normal, as
     lengths of texts are, up to the limit above which that source leaves rows out."""
     known = case.get("rows")
     if known is None:
-        return ()
+        return None
     variance = math.log(1 + (known["deviation_tokens"] / known["mean_tokens"]) ** 2)
     lengths = NormalDist(math.log(known["mean_tokens"]) - variance / 2, math.sqrt(variance))
     kept = lengths.cdf(math.log(known["at_most_tokens"]))
     shares = [(step + 0.5) / QUANTILES for step in range(QUANTILES)]
-    return (*(round(math.exp(lengths.inv_cdf(share * kept))) for share in shares), known["at_most_tokens"])
+    quantiles = (*(round(math.exp(lengths.inv_cdf(share * kept))) for share in shares), known["at_most_tokens"])
+    return round(known["num_rows"] * kept), quantiles
 
 
 def _nearest(case: Case, options: list[str]) -> int:

@@ -84,8 +84,11 @@ def _memory(plan: Plan, device: Device | None, verified: bool) -> Iterator[Drift
     free = f"{format_bytes(available)} free of {format_bytes(device.total_bytes)}"
     holders = ", ".join(f"{holder.name or 'a process'} ({holder.pid})" for holder in device.holders)
     remedy = f"stop what holds it: {holders}" if holders else "free some, or plan a smaller setup: vramplan recommend"
-    if available < budget.process_bytes:
-        needs = f"{format_bytes(budget.process_bytes)} needed"
+    needed = budget.process_bytes
+    if plan.device is not None and plan.verdict == "tight":  # in those bytes it was, its cache given back if need be
+        needed = min(needed, plan.device.available_bytes)
+    if available < needed:
+        needs = f"{format_bytes(needed)} needed"
         yield Drift(what="memory", planned=needs, found=free, severity="blocks", remedy=remedy)
     elif available < budget.high_process_bytes:
         needs = f"up to {format_bytes(budget.high_process_bytes)} needed"

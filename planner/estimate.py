@@ -80,7 +80,9 @@ def estimate(
     hopeless = searching and available is not None and pricing.least_high_bytes() > available
     budget = pricing.budget(with_tensors=with_tensors, with_allocator=not hopeless)
     ranks = ranks_of(pricing, cluster or Cluster()) if isinstance(pricing, ManyGpus) else None
-    verdict, reason = judge(budget, device) if ranks is None else judge_ranks(budget, device, ranks)
+    over = available is not None and not hopeless and budget.process_bytes > available
+    at_limit = pricing.process_at_limit(available) if over and available is not None else None
+    verdict, reason = judge_ranks(budget, device, ranks, at_limit) if ranks else judge(budget, device, at_limit)
     time = _time_of(pricing, device, searching=searching)
     reason_not_to_run = why_not_runnable(setup, workload.task, model)
     return Candidate(
@@ -110,9 +112,11 @@ def estimate(
     )
 
 
-def judge_ranks(budget: MemoryBudget, device: Device | None, ranks: Ranks) -> tuple[Verdict | None, str]:
+def judge_ranks(
+    budget: MemoryBudget, device: Device | None, ranks: Ranks, at_limit: int | None = None
+) -> tuple[Verdict | None, str]:
     """The worst rank decides, and the hosts' memory where it is known."""
-    verdict, reason = judge(budget, device)
+    verdict, reason = judge(budget, device, at_limit)
     host = ranks.host_available_bytes
     if host is not None and ranks.host_node_bytes > host:
         needed, free = format_bytes(ranks.host_node_bytes), format_bytes(host)
@@ -134,8 +138,13 @@ def _profile(device: Device | None) -> DeviceProfile | None:
     return None if device is None or device.profile is None else match_profile(device.profile)[0]
 
 
-def judge(budget: MemoryBudget, device: Device | None) -> tuple[Verdict | None, str]:
-    """fits: the high process figure is available; tight: only the estimate is; no: neither."""
+def judge(budget: MemoryBudget, device: Device | None, at_limit: int | None = None) -> tuple[Verdict | None, str]:
+    """fits: the high process figure is available; tight: only the estimate is; no: neither.
+
+    Args:
+        at_limit: what the process holds where the allocator gives back its cache when the device is full, if that is
+            enough: tight as well.
+    """
     if device is None:
         return None, "no device named"
     if device.kind == "rocm":
@@ -147,6 +156,12 @@ def judge(budget: MemoryBudget, device: Device | None) -> tuple[Verdict | None, 
     if expected <= available:
         return "tight", (
             f"expected {format_bytes(expected)} of {format_bytes(available)}, but it may take {format_bytes(high)}"
+        )
+    if at_limit is not None and at_limit <= available:
+        return "tight", (
+            f"expected {format_bytes(expected)}, {format_bytes(expected - available)} more than"
+            f" {format_bytes(available)}: fits only where the allocator gives back its cache each time the device is"
+            " full, which takes time"
         )
     if device.free_bytes is not None and high <= device.total_bytes - device.reserve_bytes:
         missing = format_bytes(high - available)

@@ -16,9 +16,10 @@ from vramplan.planner.memory.budget import (
     PhaseName,
 )
 from vramplan.planner.memory.expand import live_at_peak
-from vramplan.planner.memory.lengths import shuffled_lengths, step_lengths
+from vramplan.planner.memory.lengths import UNKNOWN_BATCHES, record_lengths, step_lengths
 from vramplan.planner.memory.replay import At, Replay, Replayed
 from vramplan.planner.memory.reserved import reserved_bytes
+from vramplan.planner.memory.segments import OutOfDeviceMemory
 from vramplan.planner.memory.static import Group, StaticMemory, count_static, total_bytes
 from vramplan.planner.memory.structure import layer_kinds, replay_values
 from vramplan.planner.model_spec import ModelSpec
@@ -30,7 +31,7 @@ CUDA_QUANTUM_BYTES = 512
 """kMinBlockSize, c10/core/AllocatorConfig.h. The CPU's allocator gives what is asked."""
 LONGEST_STEPS = 2
 """Reserved memory is flat from the second step on; optimizer states are born at the end of the first."""
-ORDERS = range(3)
+ORDERS = range(9)
 """Seeds of the orders in which a run that draws its batches by chance is replayed."""
 STEP_PHASES: tuple[PhaseName, ...] = ("forward", "loss", "backward")
 ORDER: tuple[Component, ...] = (
@@ -229,7 +230,18 @@ class Pricing:
         found = sorted(max(allocated, self._reserved_over(steps)) for steps in self._orders())
         return found[len(found) // 2], found[-1]
 
-    def _reserved_over(self, steps: list[Replay]) -> int:
+    def process_at_limit(self, available_bytes: int) -> int | None:
+        """What the process holds where the driver has no more than this: the allocator then gives back what it has
+        cached and asks again, which takes time. None: it runs out of memory even so, in some order of steps."""
+        if self.question.route == "cpu":
+            return None
+        context, _ = outside.context_bytes(self.question.route, self.question.figures)
+        try:
+            return context + max(self._reserved_over(steps, available_bytes - context) for steps in self._orders())
+        except OutOfDeviceMemory:
+            return None
+
+    def _reserved_over(self, steps: list[Replay], limit_bytes: int | None = None) -> int:
         before = [*self.static.weights, *self.static.quantization_state, *self.static.adapter]
         return reserved_bytes(
             steps,
@@ -243,6 +255,7 @@ class Pricing:
             ),
             workspace_bytes=self.workspaces_bytes,
             alloc_conf=self.question.setup.alloc_conf,
+            limit_bytes=limit_bytes,
         )
 
     def _orders(self) -> list[list[Replay]]:
@@ -253,7 +266,17 @@ class Pricing:
         if not quantiles or setup.loop == "executor" or parse_alloc_conf(setup.alloc_conf).expandable_segments:
             later = step_lengths(quantiles, micro_batch)
             return [[self.replay] * LONGEST_STEPS + [self._step(length) for length in later]]
-        return [[self._step(length) for length in shuffled_lengths(quantiles, micro_batch, seed)] for seed in ORDERS]
+        orders = [record_lengths(quantiles, micro_batch, self._num_batches(), seed) for seed in ORDERS]
+        later = step_lengths(quantiles, micro_batch)
+        return [[self._step(length) for length in (*records, *later)] for records in orders]
+
+    def _num_batches(self) -> int:
+        """Micro batches of the run on one device: later epochs meet the same rows."""
+        workload = self.question.workload
+        if workload.num_examples is None:
+            return UNKNOWN_BATCHES
+        rows = workload.num_examples * min(1.0, workload.num_train_epochs)
+        return max(1, ceil(rows / self.question.setup.micro_batch_size))
 
     def _step(self, sequence_length: int) -> Replay:
         """A step of another length, by the same program: beside the longest, others hardly decide."""

@@ -25,6 +25,7 @@ def reserved_bytes(
     step_temporaries: list[Group],
     workspace_bytes: int,
     alloc_conf: str,
+    limit_bytes: int | None = None,
 ) -> int:
     """The most the allocator reserves over the first steps.
 
@@ -37,8 +38,12 @@ def reserved_bytes(
         gradients: gradients kept over micro batches; empty when each step has one.
         step_temporaries: what the optimizer step holds beyond those.
         workspace_bytes: cuBLAS's workspace.
+        limit_bytes: what the driver can give at most; None: without end.
+
+    Raises:
+        OutOfDeviceMemory: that is too little, also where all that is cached is given back.
     """
-    allocator = CachingAllocator(parse_alloc_conf(alloc_conf))
+    allocator = CachingAllocator(parse_alloc_conf(alloc_conf), limit_bytes=limit_bytes)
     allocator.give(allocator.take(warmed_up_bytes))
     _hold(allocator, before)
     _release(allocator, [allocator.take(size_bytes) for size_bytes in loading_bytes])

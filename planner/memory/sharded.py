@@ -182,12 +182,13 @@ class FsdpPricing(ManyGpus):
         found["save"]["temporaries"] = found["save"].get("temporaries", 0) + largest
         return found
 
-    def _reserved_over(self, steps: list[Replay]) -> int:
+    def _reserved_over(self, steps: list[Replay], limit_bytes: int | None = None) -> int:
         """FSDP2 gathers and reduces on streams of their own, and a block of one stream is never used by another."""
         if self.question.route == "cpu":
-            return super()._reserved_over(steps)
+            return super()._reserved_over(steps, limit_bytes)
         aside = sum(self._stream_bytes(start) for start in (GATHER, REDUCE))
-        return super()._reserved_over([without(step, (GATHER, REDUCE)) for step in steps]) + aside
+        left = None if limit_bytes is None else limit_bytes - aside
+        return super()._reserved_over([without(step, (GATHER, REDUCE)) for step in steps], left) + aside
 
     def _stream_bytes(self, start: str) -> int:
         """What the labels that begin so reserve: the buffers come and go alike in every step."""

@@ -75,6 +75,14 @@ def test_a_tight_plan_runs_once_it_was_verified_but_never_below_the_estimate() -
     assert drifts(device=short, verified=True)["memory"].severity == "blocks"
 
 
+def test_a_plan_that_was_tight_by_giving_back_the_cache_needs_what_was_free_then() -> None:
+    then = make_device(free_bytes=int(11.5 * GIB))  # below its 12 GiB of process
+    plan = make_plan(device=then, verdict="tight")
+    assert drifts(plan, then, verified=True)["memory"].severity == "warns"
+    assert drifts(plan, then)["memory"].severity == "blocks"
+    assert drifts(plan, make_device(free_bytes=11 * GIB), verified=True)["memory"].severity == "blocks"
+
+
 def test_the_reserve_is_kept_back() -> None:
     assert drifts(device=make_device(reserve_bytes=12 * GIB))["memory"].severity == "blocks"
 

@@ -169,6 +169,15 @@ def test_a_card_that_is_merely_busy_says_who_holds_it() -> None:
     assert judge(budget, small) == ("no", "needs 12.00 GiB, 2.00 GiB more than 10.00 GiB")
 
 
+def test_where_giving_back_the_cache_is_enough_it_is_tight_and_said() -> None:
+    budget = make_budget(process_bytes=12 * GIB, high_process_bytes=13 * GIB)
+    full = make_device(total_bytes=11 * GIB, free_bytes=11 * GIB)
+    verdict, reason = judge(budget, full, 10 * GIB)
+    assert verdict == "tight"
+    assert "gives back its cache" in reason
+    assert judge(budget, full, None)[0] == "no"
+
+
 # ------------------------------------------------------------------ no answer
 def test_a_quantised_checkpoint_is_refused() -> None:
     quantised = LLAMA.model_copy(update={"quantization": "gptq"})

@@ -1,6 +1,8 @@
 """Reserved memory over several steps: what holds whatever the program, the lengths and the allocator's settings."""
 
 import functools
+import itertools
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -11,9 +13,10 @@ from vramplan.planner.adapters import programs
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.estimate import estimate
-from vramplan.planner.memory.lengths import step_lengths
+from vramplan.planner.memory.lengths import record_lengths, step_lengths
 from vramplan.planner.memory.replay import At, Replay
 from vramplan.planner.memory.reserved import reserved_bytes
+from vramplan.planner.memory.segments import OutOfDeviceMemory
 from vramplan.planner.memory.static import Group
 from vramplan.planner.methods import Lora
 from vramplan.planner.programs.program import Program
@@ -30,7 +33,7 @@ def at_length(program: Program, length: int) -> Replay:
     return Replay(program, At(sizes, program.key.structure.kinds, 512))
 
 
-def reserved(steps: list[Replay], conf: str, *, static: int = 0, warmed_up: int = 0) -> int:
+def reserved(steps: list[Replay], conf: str, *, static: int = 0, warmed_up: int = 0, limit: int | None = None) -> int:
     return reserved_bytes(
         steps,
         warmed_up_bytes=warmed_up,
@@ -41,6 +44,7 @@ def reserved(steps: list[Replay], conf: str, *, static: int = 0, warmed_up: int 
         step_temporaries=[],
         workspace_bytes=0,
         alloc_conf=conf,
+        limit_bytes=limit,
     )
 
 
@@ -93,6 +97,28 @@ def test_lengths_are_those_of_padded_batches() -> None:
     assert all(longer >= shorter for shorter, longer in zip(one, many, strict=True))
 
 
+def test_records_grow_rare_as_they_do_in_a_run_of_chance() -> None:
+    # the k-th of n draws is the longest so far with a chance of 1/k: 1 + 1/2 + ... + 1/1000 = 7.49
+    quantiles = tuple(range(0, 100_001, 10_000))
+    runs = [record_lengths(quantiles, 1, 1000, seed) for seed in range(500)]
+    assert abs(sum(map(len, runs)) / len(runs) - 7.49) < 0.3
+    assert all(list(run) == sorted(set(run)) and run[-1] == 100_000 for run in runs)
+    # rows cut to one length are its equals from the first of them on
+    assert record_lengths((512, 512, 512), 4, 1000, seed=1) == (512,)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_longest_so_far_and_a_few_others_reserve_as_much_as_every_step(seed: int) -> None:
+    chance = random.Random(seed)
+    lengths = [chance.randint(2, 1500) for _ in range(40)]
+    longest_so_far = list(dict.fromkeys(itertools.accumulate(lengths, max)))
+    few = [*longest_so_far, *step_lengths(sorted(lengths)[::4], 1)]
+    every, some = (
+        reserved([at_length(a_shipped_program(), length) for length in those], "") for those in (lengths, few)
+    )
+    assert abs(some / every - 1) < 0.01
+
+
 def priced(conf: str, quantiles: tuple[int, ...], loop: Loop = "executor") -> Candidate:
     setup = TrainingSetup(
         loop=loop,
@@ -126,3 +152,14 @@ def test_a_trainer_that_draws_its_rows_is_priced_in_orders_of_chance() -> None:
     alike = priced("", (), "trainer").budget
     gap = alike.high_reserved_bytes - alike.peak_reserved_bytes
     assert theirs.high_reserved_bytes > theirs.peak_reserved_bytes + gap
+
+
+def test_a_driver_with_less_is_asked_again_once_the_cache_is_given_back() -> None:
+    # rows that grow leave segments that nothing uses: without them, what the longest needs alone is enough
+    program = a_shipped_program()
+    steps = [at_length(program, length) for length in (900, 1200, 1500)]
+    without_end, longest_alone = reserved(steps, ""), reserved(steps[-1:], "")
+    assert longest_alone < without_end
+    assert 0 < reserved(steps, "", limit=longest_alone) <= longest_alone
+    with pytest.raises(OutOfDeviceMemory):
+        reserved(steps, "", limit=steps[-1].run().peaks["backward"].total_bytes // 2)
