@@ -148,7 +148,7 @@ class Bounds:
     def _count(self, cell: Cell) -> tuple[MicroStepWork, MicroStepTraffic]:
         model, workload, setup = self._model, cell.workload, cell.setup
         values = replay_values(model, workload, setup)
-        at = At(values, layer_kinds(model), self._quantum, setup.gradient_accumulation_steps > 1)
+        at = At(values, layer_kinds(model, setup.method), self._quantum, setup.gradient_accumulation_steps > 1)
         element_bytes = BYTES[compute_dtype(setup)]
         work = count_work(model, workload, setup, element_bytes=element_bytes)
         return work, count_traffic(Replay(self._regime(cell).program, at))

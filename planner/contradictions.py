@@ -21,6 +21,7 @@ _AT_LEAST_ONE = (
     "virtual_tokens",
     "encoder_hidden_size",
     "bottleneck_size",
+    "trainable_blocks",
     "lower_layers",
     "max_steps",
     "logging_steps",

@@ -11,7 +11,7 @@ from vramplan.planner.device import Device, DeviceKind
 from vramplan.planner.dtypes import FloatDtype
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.methods import Quant, quant_of
-from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.model_spec import ModelSpec, Weight
 from vramplan.planner.tasks import NO_CHECKPOINTING, TOKEN_TYPED
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.values import Value
@@ -43,6 +43,8 @@ class Cell(Value):
     """A classifier that reads its last token, which it looks for by the pad token's id: a decoder's."""
     keeps_fp32: bool | None = None
     """transformers holds linears of the model's layers in fp32, and so does not quantise them."""
+    layer_norms: bool | None = None
+    """Its norms are torch's LayerNorm, which have biases, and not of the kind that computes in fp32 by itself."""
     checkpoints: bool | None = None
     """The model's class supports gradient checkpointing."""
 
@@ -199,6 +201,20 @@ RULES: tuple[Rule, ...] = (
         {"mixed_precision": "bf16", "dtype": "bf16"},
     ),
     Rule(
+        "IA3's fp32 outputs before a half-precision LayerNorm",
+        lambda cell: (
+            cell.method == "ia3"
+            and cell.quant in ("nf4", "fp4")
+            and cell.dtype in _HALF
+            and cell.device == "cpu"
+            and cell.layer_norms is True
+        ),
+        "breaks",
+        "--method ia3 on a {quant} base in {dtype}, on a CPU: what its factors scale is fp32, and a CPU's LayerNorm "
+        "takes no fp32 rows with {dtype} weights",
+        {"dtype": "fp32", "mixed_precision": "no"},
+    ),
+    Rule(
         "a head in another dtype than its base",
         lambda cell: (
             cell.task == "classification"
@@ -276,8 +292,13 @@ def cell_of(
         has_biases=None if model is None else any(weight.name.endswith("bias") for weight in model.weights),
         finds_last_token=model_type not in _READ_FIRST,
         keeps_fp32=model_type in _KEEPS_FP32,
+        layer_norms=None if model is None else any(_is_norm_bias(weight) for weight in model.weights),
         checkpoints=model_type not in NO_CHECKPOINTING,
     )
+
+
+def _is_norm_bias(weight: Weight) -> bool:
+    return weight.module == "norm" and weight.name.endswith("bias")
 
 
 _READ_FIRST = TOKEN_TYPED | {"roberta", "distilbert", "modernbert", "mpnet", "camembert", "xlm-roberta", "bart"}

@@ -6,6 +6,7 @@ from typing import Any
 from vramplan.planner.errors import UnsupportedError, UsageError
 from vramplan.planner.layerwise import check_groups, parse_groups
 from vramplan.planner.lora_choice import low_rank, targets_of
+from vramplan.planner.memory.last_blocks import check_blocks
 from vramplan.planner.memory.static_methods import check_biases, check_norms, hidden_size
 from vramplan.planner.method_targets import ia3_targets, norm_targets, output_projections
 from vramplan.planner.methods import (
@@ -54,6 +55,7 @@ OPTION_METHODS: dict[str, tuple[str, ...]] = {
     "adapter_kind": ("adapter",),
     "bottleneck_size": ("adapter",),
     "non_linearity": ("adapter",),
+    "trainable_blocks": ("full",),
     "lower_layers": ("layerwise",),
     "lower_learning_rate": ("layerwise",),
     "lr_groups": ("layerwise",),
@@ -157,6 +159,14 @@ def _bitfit(pick: Picker, model: ModelSpec) -> Method:
     return Bitfit()
 
 
+def _full(pick: Picker, model: ModelSpec) -> Method:
+    blocks = pick.given("trainable_blocks")
+    if blocks is None:
+        return Full()
+    check_blocks(model, blocks)
+    return Full(trainable_blocks=pick.take("trainable_blocks", blocks))
+
+
 def _layerwise(pick: Picker, model: ModelSpec) -> Method:
     text = pick.given("lr_groups")
     if text is not None:
@@ -189,7 +199,7 @@ def _named(pick: Picker) -> tuple[str, ...]:
 
 
 _CHOOSERS: Mapping[str, Callable[[Picker, ModelSpec], Method]] = {
-    "full": lambda pick, model: Full(),
+    "full": _full,
     "layerwise": _layerwise,
     "bitfit": _bitfit,
     "ln-tuning": _ln_tuning,

@@ -1,6 +1,6 @@
 """The fine-tuning methods, as one tagged union. Field names are PEFT's; defaults are the design's.
 
-full         every weight trains
+full         every weight trains, or those of the last blocks alone
 layerwise    every weight trains, the lower layers at a smaller learning rate (Howard and Ruder, 2018,
              arXiv:1801.06146), or groups of modules each at its own
 bitfit       only bias terms train (Ben Zaken et al., 2022, arXiv:2106.10199)
@@ -30,6 +30,8 @@ EncoderType = Literal["MLP", "LSTM"]
 
 class Full(Value):
     kind: Literal["full"] = "full"
+    trainable_blocks: int | None = Field(default=None, ge=1)
+    """So many of the last blocks train, and a classifier's head with them; None: every weight."""
 
 
 class LrGroup(Value):
@@ -161,6 +163,12 @@ def quant_of(method: Method) -> Quant | None:
 def trains_base(method: Method) -> bool:
     """Whether the parameters that train are the base's own, in the base's dtype."""
     return isinstance(method, (Full, Layerwise, Bitfit))
+
+
+def trainable_blocks(method: Method) -> int | None:
+    """How many of the last blocks alone train; None where that is not how it is divided."""
+    blocks: int | None = getattr(method, "trainable_blocks", None)
+    return blocks
 
 
 def virtual_tokens(method: Method) -> int:

@@ -30,7 +30,7 @@ SCRIPT, REQUIREMENTS = "train.py", "requirements.txt"
 METHOD_FIELDS = {
     f"setup.method.{name}": place
     for place, names in {
-        "which parameters train": ("kind",),
+        "which parameters train": ("kind", "trainable_blocks"),
         "LoraConfig": ("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "modules_to_save",
                        "trainable_token_indices", "init_lora_weights"),
         "the PEFT config": ("target_modules", "feedforward_modules", "num_virtual_tokens", "prompt_tuning_init_text",

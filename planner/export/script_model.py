@@ -6,7 +6,7 @@ from vramplan.planner.export.python_text import Code, call
 from vramplan.planner.export.ranks import several
 from vramplan.planner.export.trainer import TORCH_NAMES, adapter_config, compute_dtype, on_cpu, quantised
 from vramplan.planner.export.yaml_text import quoted
-from vramplan.planner.methods import Bitfit, Prompt, quant_of, trains_base
+from vramplan.planner.methods import Bitfit, Prompt, quant_of, trainable_blocks, trains_base
 from vramplan.planner.plan import Plan
 
 
@@ -60,8 +60,12 @@ def _method(plan: Plan) -> list[str]:
     method = plan.setup.method
     config = adapter_config(method)
     if config is None:
+        blocks = trainable_blocks(method)
         trains = 'name.endswith("bias")' if isinstance(method, Bitfit) else "True"
+        if blocks is not None:
+            trains = "id(parameter) in last"
         return [
+            *([] if blocks is None else _last_blocks(blocks)),
             "    for name, parameter in model.named_parameters():",
             f"        parameter.requires_grad_({trains})",
             "    return model",
@@ -85,6 +89,16 @@ def _method(plan: Plan) -> list[str]:
         "    return model",
     ]
     return lines
+
+
+def _last_blocks(blocks: int) -> list[str]:
+    """Lines that collect the parameters of the last blocks, by id."""
+    return [
+        "    lists = {name: each for name, each in model.named_modules() if isinstance(each, torch.nn.ModuleList)}",
+        '    outer = [lists[name] for name in lists if not any(name.startswith(f"{other}.") for other in lists)]',
+        f"    last = {{id(p) for block in list(max(outer, key=len))[-{blocks}:] for p in block.parameters()}}",
+        "    model.enable_input_require_grads = lambda: None  # no gradient is wanted below them",
+    ]
 
 
 def after_trainer(plan: Plan) -> str:

@@ -14,6 +14,7 @@ from vramplan.planner.methods import (
     Ptuning,
     Qlora,
     quant_of,
+    trainable_blocks,
     trains_base,
     virtual_tokens,
 )
@@ -43,7 +44,7 @@ def mode_of(setup: TrainingSetup, workload: Workload, route: Route) -> Mode:
         "packing": setup.packing,
     }
     if isinstance(method, (Full, Layerwise)):  # the same step; their optimizers' groups are another matter
-        return Mode(method="full", **common)
+        return Mode(method="full", last_blocks=trainable_blocks(method) is not None, **common)
     if not trains_base(method):
         common["adapter_dtype"] = precision.adapter_dtype
     if quant_of(method) is not None:

@@ -16,6 +16,7 @@ from vramplan.planner.layerwise import rate_number
 from vramplan.planner.memory.groups import Group as Group
 from vramplan.planner.memory.groups import round_up as round_up
 from vramplan.planner.memory.groups import total_bytes as total_bytes
+from vramplan.planner.memory.last_blocks import trained_count
 from vramplan.planner.memory.static_methods import adapter_groups, check_biases, is_bias, is_conv1d, is_head
 from vramplan.planner.memory.static_tasks import head_copies
 from vramplan.planner.methods import Bitfit, Layerwise, Method, quant_of, trains_base
@@ -69,8 +70,9 @@ def count_static(model: ModelSpec, setup: TrainingSetup) -> StaticMemory:
         size = BYTES[base_dtype(setup)]
         group = Group(weight.numel, size, weight.count, _decays(weight), _embeds(weight), weight.shape)
         out.weights.append(group)
-        if trains_base(method) and _trains(weight, method):
-            out.trainable += _by_rate(group, weight, method)
+        trained = trained_count(weight, model, method)
+        if trains_base(method) and _trains(weight, method) and trained:
+            out.trainable += _by_rate(replace(group, count=trained), weight, method)
     if not trains_base(method):
         out.adapter = adapter_groups(model, setup) + head_copies(model, setup)
         out.trainable = list(out.adapter)

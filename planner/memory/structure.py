@@ -7,15 +7,16 @@ from vramplan.planner.device import Device, Route
 from vramplan.planner.dims import has_fixed_depth, language_config, model_dims, window_of
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.memory.expert_adapters import converted
+from vramplan.planner.memory.last_blocks import stack_depths, stack_of
 from vramplan.planner.memory.mode import mode_of
 from vramplan.planner.memory.one_device import computing_setup
 from vramplan.planner.memory.recurrence import own_lengths, program_length
-from vramplan.planner.memory.stack import running_stacks, shortest_stack, shortest_stack_layers
+from vramplan.planner.memory.stack import shortest_stack, shortest_stack_layers
 from vramplan.planner.memory.static_methods import is_adaptable, is_embedding, matches, prefix_layers, prefix_width
-from vramplan.planner.methods import Lora, Qlora, virtual_tokens
-from vramplan.planner.model_spec import ModelSpec, Weight
+from vramplan.planner.methods import Lora, Method, Qlora, trainable_blocks, virtual_tokens
+from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import Mode, ProgramKey, Structure
-from vramplan.planner.programs.program import STACKS
+from vramplan.planner.programs.program import FROZEN, STACKS
 from vramplan.planner.tasks import check_task
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Workload
@@ -133,9 +134,17 @@ def has_named_sizes(model: ModelSpec) -> bool:
     return model.model_type in LLAMA_SHAPED and plain
 
 
-def layer_kinds(model: ModelSpec) -> tuple[str, ...]:
-    """The kind of every layer. For Llama-shaped models its attention, and whether it has rotary positions; for others
-    also which weights it has, which tells dense from mixture-of-experts and attention from state-space layers."""
+def layer_kinds(model: ModelSpec, method: Method | None = None) -> tuple[str, ...]:
+    """The kind of every layer, and whether a method leaves it frozen below the last blocks. For Llama-shaped models its
+    attention, and whether it has rotary positions; for others also which weights it has, which tells dense from
+    mixture-of-experts and attention from state-space layers."""
+    kinds = _kinds(model)
+    blocks = None if method is None else trainable_blocks(method)
+    frozen = 0 if blocks is None else len(kinds) - blocks
+    return tuple(f"{FROZEN}:{kind}" if layer < frozen else kind for layer, kind in enumerate(kinds))
+
+
+def _kinds(model: ModelSpec) -> tuple[str, ...]:
     if not has_named_sizes(model):
         return _kinds_by_weights(model)
     config = model.config
@@ -148,24 +157,17 @@ def layer_kinds(model: ModelSpec) -> tuple[str, ...]:
 
 
 def _kinds_by_weights(model: ModelSpec) -> tuple[str, ...]:
-    depths: dict[str, int] = {}
-    for weight in model.weights:
-        if weight.layers:
-            stack = _stack(weight)
-            depths[stack] = max(depths.get(stack, 0), 1 + max(weight.layers))
-    stacks = running_stacks(depths)
-    if not stacks:
-        raise NoProgramError(f"{model.repo_id}: no repeated layers were found in its weights")
-    if len(stacks) == 1:
-        return _kinds_of_stack(model, stacks[0], depths[stacks[0]])
-    halves = zip(STACKS, stacks, strict=True)
-    return tuple(f"{half}:{kind}" for half, stack in halves for kind in _kinds_of_stack(model, stack, depths[stack]))
+    depths = stack_depths(model)
+    kinds = {stack: _kinds_of_stack(model, stack, depth) for stack, depth in depths.items()}
+    if len(kinds) == 1:
+        return kinds.popitem()[1]
+    return tuple(f"{half}:{kind}" for half, stack in zip(STACKS, kinds, strict=True) for kind in kinds[stack])
 
 
 def _kinds_of_stack(model: ModelSpec, stack: str, depth: int) -> tuple[str, ...]:
     has: list[list[Any]] = [[] for _ in range(depth)]
     for weight in model.weights:
-        for layer in weight.layers if _stack(weight) == stack else ():
+        for layer in weight.layers if stack_of(weight) == stack else ():
             has[layer].append((weight.name, weight.shape))
     letters: dict[tuple[Any, ...], str] = {}
     kinds = [letters.setdefault(tuple(names), f"k{len(letters)}") for names in has]
@@ -174,11 +176,6 @@ def _kinds_of_stack(model: ModelSpec, stack: str, depth: int) -> tuple[str, ...]
     if len(types) == depth:
         kinds = [f"{kind}:{attention}" for kind, attention in zip(kinds, types, strict=True)]
     return tuple(kinds)
-
-
-def _stack(weight: Weight) -> str:
-    """The list of layers a weight is in, by name."""
-    return weight.name.partition(".{layer}")[0]
 
 
 def replay_values(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict[str, int]:
@@ -220,7 +217,7 @@ def _structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> St
     return Structure(
         model_type=model.model_type,
         fields=fields,
-        kinds=shortest_stack(layer_kinds(model)),
+        kinds=shortest_stack(layer_kinds(model, setup.method)),
         heads="mha" if dims["K"] == dims["H"] else "mqa" if dims["K"] == 1 else "gqa",
         aligned_heads=dims["d"] % 8 == 0 and dims["d"] <= 256,
         single_row=setup.micro_batch_size == 1 or setup.packing,
@@ -230,7 +227,7 @@ def _structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> St
 
 def _own_structure(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> Structure:
     """Any other model: its own config, short of most of its layers; batch, sequence and rank are the variables."""
-    kinds = layer_kinds(model)
+    kinds = layer_kinds(model, setup.method)
     kept = tuple(range(len(kinds))) if has_fixed_depth(model.config) else shortest_stack_layers(kinds)
     return Structure(
         model_type=model.model_type,

@@ -48,6 +48,8 @@ class Mode(Value):
     encoder: EncoderType | None = None
     """The network behind p-tuning's virtual tokens."""
     task: Task = "causal-lm"
+    last_blocks: bool = False
+    """Of the base only the last blocks train, those whose kind is not frozen."""
 
 
 class Structure(Value):

@@ -127,16 +127,18 @@ class Program:
 
 STACKS = ("encoder", "decoder")
 """What the kinds of layers begin with, up to a colon, where a model has two stacks."""
+FROZEN = "frozen"
+"""What they begin with where layers below the last blocks do not train: a stack of their own, which has no backward."""
 
 
 def stack_name(kind: str) -> str | None:
-    """Which of two stacks a kind of layer belongs to; None where there is one.
+    """Which of several stacks a kind of layer belongs to; None where there is one.
 
-    >>> stack_name("encoder:k0"), stack_name("full_attention")
-    ('encoder', None)
+    >>> stack_name("encoder:k0"), stack_name("frozen:decoder:k0"), stack_name("full_attention")
+    ('encoder', 'frozen:decoder', None)
     """
-    name = kind.partition(":")[0]
-    return name if name in STACKS else None
+    names = itertools.takewhile(lambda part: part in (*STACKS, FROZEN), kind.split(":"))
+    return ":".join(names) or None
 
 
 def stack_bounds(kinds: Sequence[str]) -> list[tuple[int, int]]:

@@ -8,8 +8,9 @@ bring. Eager attention makes the whole square (Dao, 2023, arXiv:2307.08691).
 from typing import Any
 
 from vramplan.planner.dims import language_config, window_of
+from vramplan.planner.memory.last_blocks import last_layers
 from vramplan.planner.memory.static_methods import hidden_size
-from vramplan.planner.methods import prepends_rows, virtual_tokens
+from vramplan.planner.methods import prepends_rows, trainable_blocks, virtual_tokens
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.tasks import TOKEN_TYPED, in_tower
 from vramplan.planner.training_setup import TrainingSetup
@@ -32,7 +33,21 @@ def attention_flops(model: ModelSpec, workload: Workload, setup: TrainingSetup) 
     pairs = sum(_pairs(model, workload, setup, kind) for kind in _attending_layers(model))
     forward = per_pair * pairs * (1 if setup.packing else setup.micro_batch_size)
     times = EAGER_BACKWARD if setup.attention == "eager" else FUSED_BACKWARD
-    return forward, int(forward * times)
+    return forward, int(attended_behind(model, workload, setup) * times)
+
+
+def attended_behind(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> int:
+    """Operations of one micro step's attention, forward, in the layers that a backward goes through."""
+    per_pair = _flops_per_pair(language_config(model.config))
+    if per_pair is None:
+        return 0
+    behind = model
+    if trainable_blocks(setup.method) is not None:
+        kept = {weight.name: last_layers(weight, model, setup.method) for weight in model.weights}
+        weights = [weight.model_copy(update={"layers": kept[weight.name]}) for weight in model.weights]
+        behind = model.model_copy(update={"weights": tuple(weights)})
+    pairs = sum(_pairs(model, workload, setup, kind) for kind in _attending_layers(behind))
+    return per_pair * pairs * (1 if setup.packing else setup.micro_batch_size)
 
 
 def _flops_per_pair(config: dict[str, Any]) -> int | None:

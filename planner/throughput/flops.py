@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vramplan.planner.memory.expert_adapters import converted
+from vramplan.planner.memory.last_blocks import trained_count
 from vramplan.planner.memory.static_methods import (
     excluded_modules,
     is_adaptable,
@@ -25,10 +26,21 @@ from vramplan.planner.memory.static_methods import (
     saved,
 )
 from vramplan.planner.method_targets import ATTENTION_OUTPUTS, MLP_OUTPUTS, ends_with
-from vramplan.planner.methods import Bitfit, Bottleneck, Ia3, Lora, Prefix, Ptuning, Qlora, prepends_rows, trains_base
+from vramplan.planner.methods import (
+    Bitfit,
+    Bottleneck,
+    Ia3,
+    Lora,
+    Prefix,
+    Ptuning,
+    Qlora,
+    prepends_rows,
+    trainable_blocks,
+    trains_base,
+)
 from vramplan.planner.model_spec import ModelSpec, Weight
 from vramplan.planner.tasks import in_tower, is_classification_head
-from vramplan.planner.throughput.attention_pairs import attention_flops
+from vramplan.planner.throughput.attention_pairs import attended_behind, attention_flops
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Workload
 
@@ -95,22 +107,23 @@ def count_work(model: ModelSpec, workload: Workload, setup: TrainingSetup, *, el
         if not _is_product(weight) or is_head(weight, model):
             continue
         position = tokens.of_weight(weight)
-        ran = 2 * _active_numel(weight, model) * weight.count * position
+        each = 2 * _active_numel(weight, model) * position
+        behind = _reached(weight, model, setup)
+        ran = each * behind
         added = _added(weight, model, setup, position)
-        forward += ran + added.flops + added.without_gradient
+        forward += each * weight.count + added.flops + added.without_gradient
         backward += ran * (1 + _trains(weight, setup)) + 2 * added.flops
-        if _reads_what_never_trains(weight, setup):  # no gradient of its input is made
-            backward -= (ran + added.first) // weight.count
+        backward -= _inputs_without_gradient(weight, model, setup) * (each + added.first // weight.count)
         repeated = bool(weight.layers) and setup.gradient_checkpointing
         if repeated:
             again += ran + added.flops + added.without_gradient
         if repeated and _ends_layer(weight, model):
             again -= added.flops - added.first if added.flops else ran
-        read = weight.numel * weight.count * element_bytes
-        for place, times in enumerate((1, 1, int(repeated))):
+        read = weight.numel * element_bytes
+        for place, times in enumerate((weight.count, behind, behind * repeated)):
             weight_reads[place] += read * times
     attended, attended_back = attention_flops(model, workload, setup)
-    recomputed = attended if setup.gradient_checkpointing else 0
+    recomputed = attended_behind(model, workload, setup) if setup.gradient_checkpointing else 0
     virtual = _prompt_encoder_flops(model, setup)
     return MicroStepWork(
         forward=Work(forward + virtual, attended, weight_reads[0]),
@@ -169,6 +182,8 @@ def _active_numel(weight: Weight, model: ModelSpec) -> int:
 def _trains(weight: Weight, setup: TrainingSetup) -> bool:
     """Whether the gradient of the weight itself is made."""
     method = setup.method
+    if trainable_blocks(method) is not None:
+        return bool(weight.layers) or is_classification_head(weight.name)
     if trains_base(method):
         return not isinstance(method, Bitfit) or is_classification_head(weight.name)
     return is_classification_head(weight.name) or saved(weight, getattr(method, "modules_to_save", ()))
@@ -209,15 +224,28 @@ def _added(weight: Weight, model: ModelSpec, setup: TrainingSetup, position: int
     return _Added(first + second, first, norms)
 
 
-def _reads_what_never_trains(weight: Weight, setup: TrainingSetup) -> bool:
-    """Whether nothing before this linear trains: the first layer's queries, keys and values on a frozen base. With
+def _reached(weight: Weight, model: ModelSpec, setup: TrainingSetup) -> int:
+    """How many of the tensors a weight stands for a backward goes through: those of the last blocks, where the others
+    do not train, and what comes after them."""
+    if trainable_blocks(setup.method) is None:
+        return weight.count
+    if weight.layers:
+        return trained_count(weight, model, setup.method)
+    return 0 if any(part in weight.name for part in ("embed", "project_in")) else 1
+
+
+def _inputs_without_gradient(weight: Weight, model: ModelSpec, setup: TrainingSetup) -> int:
+    """For how many of its tensors no gradient of the input is made, because nothing before it trains: the queries, keys
+    and values of a frozen base's first layer, and keys and values of an encoder below the last blocks. With
     checkpointing PEFT makes the embeddings ask for gradients (enable_input_require_grads)."""
+    if trainable_blocks(setup.method) is not None:  # the first norm of the first block that trains does too
+        return _reached(weight, model, setup) if _reads_encoder(weight.name) else 0
     behind = isinstance(setup.method, (Lora, Qlora, Ia3, Prefix, Bottleneck))
     if not behind or setup.gradient_checkpointing or 0 not in weight.layers:
-        return False
+        return 0
     within = weight.name.partition("{layer}")[2].lower()
     output = any(ends_with(weight.name, name) for name in ATTENTION_OUTPUTS)
-    return ("attn" in within or "attention" in within) and not output
+    return int(("attn" in within or "attention" in within) and not output)
 
 
 def _ends_layer(weight: Weight, model: ModelSpec) -> bool:
@@ -254,7 +282,7 @@ def _head(model: ModelSpec, workload: Workload, setup: TrainingSetup, tokens: _T
     if setup.loss == "fused":
         positions = max(1, round(workload.valid_label_fraction * tokens.rows * (length - 1)))
     method = setup.method
-    base = trains_base(method) and not isinstance(method, Bitfit)
+    base = trains_base(method) and not isinstance(method, Bitfit) and trainable_blocks(method) is None
     trains = base or saved(weight, getattr(method, "modules_to_save", ()))
     times = 2 + trains + (setup.loss == "fused")
     return Work(2 * weight.numel * positions * times, 0, weight.numel * element_bytes * times)

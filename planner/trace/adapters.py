@@ -17,10 +17,11 @@ from vramplan.planner.methods import (
     Prompt,
     Ptuning,
     Qlora,
+    trainable_blocks,
     trains_base,
 )
 from vramplan.planner.tasks import in_tower, is_classification_head
-from vramplan.planner.trace.skeleton import TORCH_DTYPES
+from vramplan.planner.trace.skeleton import TORCH_DTYPES, find_stacks
 from vramplan.planner.trace.task_adapter import fit_to_task
 
 MAGNITUDE = "lora_magnitude_vector"
@@ -107,9 +108,11 @@ def apply_method(model: nn.Module, method: Method, *, adapter_dtype: str, tokeni
     """Wrap a loaded (or skeleton) model with a method's adapter, in the adapter dtype asked for; a method that trains
     the base's own parameters chooses them."""
     if trains_base(method):
+        last = _last_blocks(model, method)
         for name, parameter in model.named_parameters():
-            bitfit = isinstance(method, Bitfit) and not name.endswith("bias") and not is_classification_head(name)
-            parameter.requires_grad_(not bitfit and not in_tower(name))
+            parameter.requires_grad_(_trains(name, parameter, method, last) and not in_tower(name))
+        if last:  # where layers are recomputed transformers would ask for gradients all the way down to the embeddings
+            vars(model)["enable_input_require_grads"] = _ask_for_none
         return model
     from peft import get_peft_model
 
@@ -118,6 +121,26 @@ def apply_method(model: nn.Module, method: Method, *, adapter_dtype: str, tokeni
     wrapped: nn.Module = get_peft_model(model, config, autocast_adapter_dtype=adapter_dtype == "fp32")
     cast_adapter(wrapped, adapter_dtype)
     return wrapped
+
+
+def _trains(name: str, parameter: nn.Parameter, method: Method, last: set[int]) -> bool:
+    """Whether a parameter of the base trains, towers apart."""
+    if is_classification_head(name):
+        return True
+    if trainable_blocks(method) is not None:
+        return id(parameter) in last
+    return not isinstance(method, Bitfit) or name.endswith("bias")
+
+
+def _ask_for_none() -> None:
+    """In place of PreTrainedModel.enable_input_require_grads: the backward ends at the first block that trains."""
+
+
+def _last_blocks(model: nn.Module, method: Method) -> set[int]:
+    """The parameters, by id, of the last blocks of the stack that a step runs through last."""
+    blocks = trainable_blocks(method)
+    layers = [] if blocks is None else list(find_stacks(model)[-1])[-blocks:]
+    return {id(parameter) for layer in layers for parameter in layer.parameters()}
 
 
 def cast_adapter(model: nn.Module, adapter_dtype: str) -> None:

@@ -13,7 +13,7 @@ from vramplan.planner.memory.replay import PHASES, At, Replay
 from vramplan.planner.memory.stack import MINIMUM_FOLDED_DEPTH
 from vramplan.planner.memory.static_methods import prefix_width
 from vramplan.planner.programs.key import ProgramKey
-from vramplan.planner.programs.program import Program, neighbourhood, stack_bounds
+from vramplan.planner.programs.program import FROZEN, Program, neighbourhood, stack_bounds, stack_name
 from vramplan.planner.trace.fold import FoldError, canonical, fold
 from vramplan.planner.trace.record import Case, record
 from vramplan.planner.trace.symbols import NoSymbolError
@@ -221,9 +221,10 @@ def _lengthen(key: ProgramKey, sizes: dict[str, int], out: dict[str, int]) -> No
 
 def _case(key: ProgramKey, sizes: dict[str, int], stack: tuple[int, ...]) -> Case:
     on_cuda_fused = key.mode.route == "cuda" and key.mode.loss == "fused"
-    structure = key.structure
+    structure, kinds = key.structure, _kinds(key, stack)
+    trained = sum(not (stack_name(kind) or "").startswith(FROZEN) for kind in kinds)
     return Case(
-        config=structure.config or trace_config(key, sizes, _kinds(key, stack)),
+        config=structure.config or trace_config(key, sizes, kinds),
         mode=key.mode,
         batch=sizes["B"],
         sequence=sizes["S"],
@@ -233,6 +234,7 @@ def _case(key: ProgramKey, sizes: dict[str, int], stack: tuple[int, ...]) -> Cas
         num_valid_labels=sizes["N"] if on_cuda_fused else None,
         num_labels=sizes.get("C"),
         target=sizes.get("D"),
+        trainable_blocks=trained if key.mode.last_blocks else None,
         kept=tuple(structure.kept[position] for position in stack) if structure.config else (),
     )
 
@@ -259,7 +261,7 @@ def trace_config(key: ProgramKey, sizes: dict[str, int], kinds: tuple[str, ...])
         "attention_dropout": 0.0,
         "sliding_window": (WINDOW if structure.windowed else 32768) if slides else None,
     }
-    bare = [kind.removesuffix("/nope") for kind in kinds]
+    bare = [kind.removeprefix(f"{FROZEN}:").removesuffix("/nope") for kind in kinds]
     if len(set(bare)) > 1 or slides:
         config["layer_types"] = bare
     if structure.model_type == "smollm3":

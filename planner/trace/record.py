@@ -53,12 +53,18 @@ class Case:
     num_labels: int | None = None
     target: int | None = None
     """Tokens of a decoder that has an encoder."""
+    trainable_blocks: int | None = None
+    """How many of the last layers train, where the mode says that not all do."""
     method_sizes: dict[str, int] = field(default_factory=dict)
     """The method's own variables (planner/dims.py): virtual tokens, bottleneck ..."""
 
 
-def method_of(mode: Mode, rank: int, sizes: dict[str, int]) -> Method:
-    """The method a mode stands for, at a rank and the method's other sizes."""
+def method_of(mode: Mode, rank: int, sizes: dict[str, int], blocks: int | None = None) -> Method:
+    """The method a mode stands for, at a rank and the method's other sizes.
+
+    Args:
+        blocks: how many of the last layers train, where not all do.
+    """
     fields: dict[str, Any] = {
         "kind": mode.method,
         "r": rank,
@@ -77,6 +83,7 @@ def method_of(mode: Mode, rank: int, sizes: dict[str, int]) -> Method:
         "num_virtual_tokens": sizes.get("P"),
         "bottleneck_size": sizes.get("b"),
         "encoder_hidden_size": sizes.get("e"),
+        "trainable_blocks": blocks,
     }
     kind = _KINDS[mode.method]
     method: Method = kind(**{name: value for name, value in fields.items() if name in kind.model_fields})
@@ -97,7 +104,7 @@ def build_model(case: Case, *, real: bool = False) -> nn.Module:
         )
         # Trainer turns the cache off (TrainingArguments.use_cache); by hand it stays as the model has it
         model.config.get_text_config().use_cache = mode.loop == "plain"
-        method = method_of(mode, case.rank, case.method_sizes)
+        method = method_of(mode, case.rank, case.method_sizes, case.trainable_blocks)
         with quantize.opened_dora():
             model = apply_method(_quantized(model, mode), method, adapter_dtype=mode.adapter_dtype or mode.dtype)
     materialize(model, real=real)

@@ -46,6 +46,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"method": Full(), "gradient_checkpointing": True, "loss": "standard"},
         "messages",
     ),
+    "the last block alone": ({"method": Full(trainable_blocks=1)}, "text"),
     "layerwise": ({"method": Layerwise(lower_layers=1, lower_learning_rate=1e-4)}, "text"),
     "groups at rates of their own": ({"method": GROUPED}, "text"),
     "qlora in bf16, prepared": ({"method": Qlora(r=4), "precision": HALF, "kbit_preparation": True}, "prompts"),

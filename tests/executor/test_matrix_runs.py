@@ -55,6 +55,7 @@ def cells() -> list[Cell]:
                 micro_batch_size=4,
                 device="cpu",
                 keeps_fp32=task == "seq2seq",
+                layer_norms=task == "classification",
             )
         )
     return found
@@ -305,6 +306,16 @@ def _(folder: Path) -> None:
     cell = Cell(method="ia3", quant="nf4", dtype="bf16", mixed_precision="bf16", micro_batch_size=4)
     precision = Precision(dtype="bf16", mixed_precision="no", adapter_dtype="fp32")
     assert "dtype" in failure_without_the_matrix(cell, folder, precision=precision)
+
+
+@proof("IA3's fp32 outputs before a half-precision LayerNorm")
+def _(folder: Path) -> None:
+    cell = Cell(
+        method="ia3", task="classification", quant="nf4", dtype="bf16", mixed_precision="bf16", micro_batch_size=4
+    )
+    fp32 = cell.model_copy(update={"dtype": "fp32", "mixed_precision": "no"})
+    precision = Precision(dtype="bf16", mixed_precision="bf16", adapter_dtype="fp32")
+    assert "mixed dtype (CPU)" in failure_without_the_matrix(fp32, folder, precision=precision)
 
 
 @proof("a head in another dtype than its base")

@@ -21,6 +21,7 @@ from vramplan.executor.train import TrainingRun
 from vramplan.planner.errors import VramplanError
 from vramplan.planner.methods import (
     Bottleneck,
+    Full,
     Ia3,
     Layerwise,
     LnTuning,
@@ -48,6 +49,7 @@ NORMS = LnTuning(target_modules=("input_layernorm", "post_attention_layernorm", 
 FACTORS = Ia3(target_modules=("k_proj", "v_proj", "down_proj"), feedforward_modules=("down_proj",))
 HOULSBY = Bottleneck(bottleneck_size=8, target_modules=("o_proj", "down_proj"))
 METHODS: dict[str, Method] = {
+    "full": Full(),
     "lora": Lora(r=4),
     "qlora": Qlora(r=4),
     "layerwise": Layerwise(lower_layers=1),
@@ -71,6 +73,7 @@ _LOW_RANK = {
 }
 _ANY_BASE = {"quant": "nf4", "double_quant": False}
 METHOD_FIELDS: dict[str, dict[str, Any]] = {
+    "full": {"trainable_blocks": 1},
     "lora": _LOW_RANK,
     "qlora": {**_LOW_RANK, "quant": "fp4", "double_quant": False},
     "layerwise": {

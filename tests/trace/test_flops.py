@@ -37,7 +37,7 @@ CONFIGS = {
 ROWS, LENGTH = 2, 16
 
 
-def _counted(folder, method, checkpointing):
+def _counted(folder, method, checkpointing, **more):
     """Our count of one micro step, in all."""
     from vramplan.planner.adapters.models import resolve_model
     from vramplan.planner.resolve import resolve
@@ -46,7 +46,7 @@ def _counted(folder, method, checkpointing):
     model = resolve_model(str(folder))
     given = {"method": method, "sequence_length": LENGTH, "micro_batch": ROWS, "gradient_checkpointing": checkpointing}
     given |= {"attention": "eager", "loss": "standard", "loop": "plain", "mixed_precision": "no"}
-    found = resolve(given | ({"rank": 4} if method == "lora" else {}), model, None)
+    found = resolve(given | more | ({"rank": 4} if method == "lora" else {}), model, None)
     return count_work(model, found.workload, found.setup).flops
 
 
@@ -62,11 +62,17 @@ def _measured(folder, method, checkpointing):
         from peft import LoraConfig, get_peft_model
 
         model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    if method == "last block":
+        model.requires_grad_(False)
+        layers = model.transformer.h if hasattr(model, "transformer") else model.model.layers
+        layers[-1].requires_grad_(True)
     model.train()
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if method == "lora":
             model.enable_input_require_grads()
+        if method == "last block":
+            model.disable_input_require_grads()
     ids = torch.randint(3, 300, (ROWS, LENGTH))
     with FlopCounterMode(display=False) as counter:
         model(input_ids=ids, labels=ids).loss.backward()
@@ -79,6 +85,14 @@ def _measured(folder, method, checkpointing):
 def test_the_operations_of_a_step_are_those_torch_counts(family, method, checkpointing, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family, **CONFIGS[family]}))
     assert _counted(tmp_path, method, checkpointing) == _measured(tmp_path, method, checkpointing)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_so_are_those_of_the_last_block_alone(family, checkpointing, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family, **CONFIGS[family]}))
+    counted = _counted(tmp_path, "full", checkpointing, trainable_blocks=1)
+    assert counted == _measured(tmp_path, "last block", checkpointing)
 
 
 def test_of_a_mixture_of_experts_the_router_alone_is_left_out(tmp_path):

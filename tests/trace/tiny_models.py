@@ -80,7 +80,7 @@ def replayed(spec: Any, workload: Any, setup: Any) -> Any:
 
     key = program_key(spec, workload, setup, "cpu", None)
     program = build_program(key)
-    at = At(replay_values(spec, workload, setup), layer_kinds(spec), 1)
+    at = At(replay_values(spec, workload, setup), layer_kinds(spec, setup.method), 1)
     return key, Replay(program, at).run()
 
 
@@ -99,6 +99,7 @@ def real_step(spec: Any, key: Any, workload: Any, setup: Any) -> Any:
         num_labels=workload.num_labels,
         target=workload.target_length,
         method_sizes=replay_values(spec, workload, setup),
+        trainable_blocks=getattr(setup.method, "trainable_blocks", None),
     )
     model = real.real_model(case)
     return model, real.real_step(model, case)

@@ -62,6 +62,7 @@ def test_every_refusal_says_why_and_leads_to_an_allowed_cell() -> None:
         "nothing for BitFit to train",
         "no checkpointing in this class",
         "linears that are never quantised",
+        "IA3's fp32 outputs before a half-precision LayerNorm",
     }
     assert used | needs_a_model == {rule.name for rule in RULES}
 
@@ -109,6 +110,7 @@ def test_the_planner_refuses_what_the_matrix_refuses_and_nothing_else(method: st
             bf16_native=here.bf16_native,
             bnb_4bit=here.bnb_4bit,
             has_biases=False,
+            layer_norms=False,
         )
         found, refused = None, None
         try:
