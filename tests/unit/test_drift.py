@@ -77,7 +77,7 @@ def test_a_tight_plan_runs_once_it_was_verified_but_never_below_the_estimate() -
 
 def test_a_plan_that_was_tight_by_giving_back_the_cache_needs_what_was_free_then() -> None:
     then = make_device(free_bytes=int(11.5 * GIB))  # below its 12 GiB of process
-    plan = make_plan(device=then, verdict="tight")
+    plan = make_plan(device=then).model_copy(update={"verdict": "tight"})
     assert drifts(plan, then, verified=True)["memory"].severity == "warns"
     assert drifts(plan, then)["memory"].severity == "blocks"
     assert drifts(plan, make_device(free_bytes=11 * GIB), verified=True)["memory"].severity == "blocks"
