@@ -10,6 +10,7 @@ from vramplan.executor.checkpoints import folders, read_seal
 from vramplan.executor.disk import free_bytes as free_on_disk
 from vramplan.executor.lock import OUTPUT_LOCK, run_lock
 from vramplan.executor.packages import TRAIN_PACKAGES
+from vramplan.executor.reporting import check_reporting
 from vramplan.executor.rows import planned_rows
 from vramplan.executor.saved_size import checkpoint_bytes, final_bytes
 from vramplan.executor.static_check import planned_bytes
@@ -55,6 +56,15 @@ def training_libraries(plan: Plan, packages: Mapping[str, str]) -> Check:
         remedy = "install a CUDA build of torch, or plan with --device cpu"
         return _blocks("libraries", f"torch {packages['torch']} cannot use a GPU", remedy)
     return _ok("libraries", ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers", "peft", "trl")))
+
+
+def reports(plan: Plan) -> Check:
+    """What writes the reports the recipe asks for is installed."""
+    try:
+        check_reporting(plan.recipe)
+    except VramplanError as error:
+        return _blocks("reports", error.message, error.remedy)
+    return _ok("reports", f"to {plan.recipe.report_to}")
 
 
 def ranks(plan: Plan, devices: Sequence[Device]) -> Check:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from vramplan.executor.reporting import reporting_environment
 from vramplan.planner.device import Device
 from vramplan.planner.plan import Plan
 
@@ -37,6 +38,7 @@ def worker_environment(plan: Plan, device: Device | None, inherited: Mapping[str
     pinned = {**ALWAYS, "PYTORCH_ALLOC_CONF": alloc_conf, "PYTORCH_CUDA_ALLOC_CONF": alloc_conf}
     if plan.model.path is not None:
         pinned["HF_HUB_OFFLINE"] = "1"
+    pinned |= reporting_environment(plan.recipe, inherited)
     if device is not None:
         pinned["CUDA_VISIBLE_DEVICES"] = _visible(device)
     return {**kept, **pinned}

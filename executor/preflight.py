@@ -61,6 +61,7 @@ def preflight(
         checks=(
             checks.supported(plan),
             checks.training_libraries(plan, packages),
+            *(() if plan.recipe.report_to == "none" else (checks.reports(plan),)),
             *(checks.drifted(drift, allow) for drift in drifts),
             *(() if drifted & {"device", "memory"} else (checks.memory(plan, device),)),
             checks.host_memory(plan),

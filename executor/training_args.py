@@ -3,20 +3,34 @@
 from dataclasses import fields
 from typing import Any
 
+from vramplan.executor.reporting import check_reporting
 from vramplan.planner.plan import Plan
 
 
-def training_args(plan: Plan, *, on_cuda: bool, completions: bool, evaluates: bool) -> Any:
+def training_args(
+    plan: Plan,
+    *,
+    on_cuda: bool,
+    completions: bool,
+    evaluates: bool,
+    reports: bool = True,
+) -> Any:
     """The ``trl.SFTConfig`` of a plan; of another task than causal LM, transformers' ``TrainingArguments``.
 
     Args:
         completions: rows have a completion, so loss on it alone is possible.
         evaluates: there is held-out data.
+        reports: to whom the recipe says; verifying steps do not.
+
+    Raises:
+        UnsupportedError: the package that writes those reports is not installed.
     """
     import transformers
     from trl import SFTConfig
 
     setup, recipe, task = plan.setup, plan.recipe, plan.workload.task
+    if reports:
+        check_reporting(recipe)
     config: Any = {
         "causal-lm": SFTConfig,
         "classification": transformers.TrainingArguments,
@@ -49,7 +63,7 @@ def training_args(plan: Plan, *, on_cuda: bool, completions: bool, evaluates: bo
         include_num_input_tokens_seen="non_padding",
         use_cpu=not on_cuda,
         dataloader_pin_memory=on_cuda,
-        report_to="none",
+        report_to=recipe.report_to if reports else "none",
         disable_tqdm=True,
         **(_language(plan, completions=completions) if task == "causal-lm" else {"remove_unused_columns": False}),
     )

@@ -300,6 +300,7 @@ def _recipe(pick: Picker, model: ModelSpec, method: Method, epochs: float) -> Tr
         max_steps=pick.take("max_steps", None),
         seed=pick.take("seed", 42),
         logging_steps=pick.take("logging_steps", 1),
+        report_to=pick.take("report_to", "none"),
         eval_steps=pick.take("eval_steps", None),
         save_steps=pick.take("save_steps", None),
         save_total_limit=pick.take("save_total_limit", 2),

@@ -16,6 +16,7 @@ Loss = Literal["standard", "fused", "liger"]
 Loop = Literal["executor", "trainer", "plain"]
 Sharding = Literal["none", "ddp", "fsdp", "zero1", "zero2", "zero3"]
 Offload = Literal["none", "optimizer", "all"]
+ReportTo = Literal["none", "tensorboard", "wandb"]
 
 
 class Precision(Value):
@@ -69,6 +70,8 @@ class TrainingRecipe(Value):
     max_steps: int | None = Field(default=None, ge=1)
     seed: int = Field(default=42, ge=0)
     logging_steps: int = Field(default=1, ge=1)
+    report_to: ReportTo = "none"
+    """Who is told the losses beside our own events."""
     eval_steps: int | None = Field(default=None, ge=1)
     save_steps: int | None = Field(default=None, ge=1)
     save_total_limit: int = Field(default=2, ge=1)

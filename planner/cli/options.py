@@ -9,7 +9,7 @@ from vramplan.planner.device import Device
 from vramplan.planner.methods import EncoderType, NonLinearity
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.resolve import Resolved, resolve
-from vramplan.planner.training_setup import Attention, Loop, Offload, Optimizer, Sharding
+from vramplan.planner.training_setup import Attention, Loop, Offload, Optimizer, ReportTo, Sharding
 
 _METHODS = (
     "full",
@@ -181,6 +181,7 @@ RECIPE: tuple[Option, ...] = (
     Option("max_grad_norm", number, "gradients are clipped to this norm", "X", ("--max_grad_norm",)),
     Option("seed", whole_number, "of everything random", "N"),
     Option("logging_steps", whole_number, "steps between losses", "N", ("--logging_steps",)),
+    Option("report_to", one_of(*get_args(ReportTo)), "who is told the losses too: none, tensorboard or wandb", "NAME"),
     Option("eval_steps", whole_number, "steps between evaluations", "N", ("--eval_steps",)),
     Option("save_steps", whole_number, "steps between checkpoints", "N", ("--save_steps",)),
     Option("save_total_limit", whole_number, "checkpoints kept", "N", ("--save_total_limit",)),

@@ -28,6 +28,7 @@ TRAINER_FIELDS = {
     "recipe.max_steps": "max_steps",
     "recipe.seed": "seed, data_seed",
     "recipe.logging_steps": "logging_steps",
+    "recipe.report_to": "report_to",
     "recipe.eval_steps": "eval_strategy, eval_steps",
     "recipe.save_steps": "save_strategy, save_steps",
     "recipe.save_total_limit": "save_total_limit",
@@ -73,7 +74,7 @@ def training_arguments(plan: Plan) -> dict[str, Any]:
         "save_total_limit": recipe.save_total_limit,
         "use_cpu": on_cpu(plan),
         "dataloader_pin_memory": not on_cpu(plan),
-        "report_to": "none",
+        "report_to": recipe.report_to,
     }
 
 

@@ -127,6 +127,7 @@ RECIPE_FIELDS: dict[str, Any] = {
     "max_steps": 7,
     "seed": 43,
     "logging_steps": 2,
+    "report_to": "tensorboard",
     "eval_steps": 4,
     "save_steps": 5,
     "save_total_limit": 3,
