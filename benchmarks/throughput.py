@@ -28,9 +28,10 @@ from vramplan.planner.cli.main import build_parser
 from vramplan.planner.cli.options import given_options
 from vramplan.planner.errors import VramplanError
 from vramplan.planner.memory.price import Pricing, Question
+from vramplan.planner.throughput.communication import Exchange, sharded
 from vramplan.planner.throughput.constants import Constants
 from vramplan.planner.throughput.fitted import CONSTANTS
-from vramplan.planner.throughput.step_time import Counted, Rates, Shards, count, rates_of, step_time
+from vramplan.planner.throughput.step_time import Counted, Rates, count, rates_of, step_time
 
 HERE = Path(__file__).parent
 CASES = HERE / "cases" / "throughput.jsonl"
@@ -47,11 +48,11 @@ class CountedCase(NamedTuple):
     case: Case
     counted: Counted
     rates: Rates
-    shards: Shards | None
+    exchange: Exchange | None
     measured_seconds: float
 
     def seconds(self, constants: Constants) -> float:
-        return step_time(self.counted, self.rates, constants, shards=self.shards).seconds.typical
+        return step_time(self.counted, self.rates, constants, exchange=self.exchange).seconds.typical
 
     @property
     def fitted_on(self) -> bool:
@@ -90,11 +91,13 @@ def count_case(case: Case, models: dict[str, Any]) -> CountedCase:
     counted = count(question, pricing.replay, pricing.static)
     rates = rates_of(match_profile(subject.device.profile)[0], resolved.setup)
     assert isinstance(rates, Rates)
-    shards = None
+    exchange = None
     if "link_bytes_per_second" in case:
-        shards = Shards(case["gpus"], case["link_bytes_per_second"], 2 * subject.model.total_params)
+        exchange = sharded(case["gpus"], case["link_bytes_per_second"], 2 * subject.model.total_params)
+        part = counted.optimizer._replace(moved_bytes=counted.optimizer.moved_bytes // case["gpus"])
+        counted = counted._replace(optimizer=part)
     tokens = case.get("tokens_a_step", counted.tokens_per_step)
-    return CountedCase(case, counted, rates, shards, tokens / case["tokens_per_second"])
+    return CountedCase(case, counted, rates, exchange, tokens / case["tokens_per_second"])
 
 
 def count_all(cases: Iterable[Case]) -> tuple[list[CountedCase], dict[str, str]]:
@@ -113,7 +116,7 @@ def count_all(cases: Iterable[Case]) -> tuple[list[CountedCase], dict[str, str]]
 
 def result(one: CountedCase, constants: Constants) -> Row:
     """A case's row of the results; ``error`` is predicted / measured - 1."""
-    time = step_time(one.counted, one.rates, constants, shards=one.shards)
+    time = step_time(one.counted, one.rates, constants, exchange=one.exchange)
     case = one.case
     return {
         "id": case["id"],

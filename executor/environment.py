@@ -1,6 +1,6 @@
 """The environment a worker starts in: the caller's, without what would change the planned run, with what pins it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vramplan.executor.reporting import reporting_environment
 from vramplan.planner.device import Device
@@ -22,17 +22,20 @@ ALWAYS = {
 to anyone; no progress bars in worker.log."""
 
 
-def worker_environment(plan: Plan, device: Device | None, inherited: Mapping[str, str]) -> dict[str, str]:
+def worker_environment(
+    plan: Plan, device: Device | None, inherited: Mapping[str, str], *, ranks: Sequence[Device] = ()
+) -> dict[str, str]:
     """Environment variables of the worker.
 
     Args:
         device: the reading of the device to run on; it alone is visible. None: as inherited.
         inherited: the caller's environment, usually ``os.environ``.
+        ranks: the devices of several processes, which are then visible, each rank using the one of its number.
     """
     kept = {
         name: value
         for name, value in inherited.items()
-        if name not in _DISTRIBUTED and not name.startswith(("ACCELERATE_", "FSDP_", "TORCHELASTIC_"))
+        if name not in _DISTRIBUTED and not name.startswith(("ACCELERATE_", "FSDP_", "TORCHELASTIC_", "TORCH_ELASTIC_"))
     }
     alloc_conf = plan.setup.alloc_conf
     pinned = {**ALWAYS, "PYTORCH_ALLOC_CONF": alloc_conf, "PYTORCH_CUDA_ALLOC_CONF": alloc_conf}
@@ -40,7 +43,7 @@ def worker_environment(plan: Plan, device: Device | None, inherited: Mapping[str
         pinned["HF_HUB_OFFLINE"] = "1"
     pinned |= reporting_environment(plan.recipe, inherited)
     if device is not None:
-        pinned["CUDA_VISIBLE_DEVICES"] = _visible(device)
+        pinned["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(_visible(each) for each in ranks or (device,)))
     return {**kept, **pinned}
 
 

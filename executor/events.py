@@ -136,6 +136,10 @@ class Failed(Value):
     """Somebody stopped it; nothing went wrong."""
     out_of_memory: OutOfMemory | None = None
     """What ran out, where that is why."""
+    rank: int = 0
+    """Which of several processes says so."""
+    lost_peer: bool = False
+    """It only failed because another rank did."""
 
 
 class Finished(Value):
@@ -168,5 +172,23 @@ def parse_event(line: str) -> Event | None:
     """One line of the worker's stdout as an Event; None for a line that is not one (a library's print)."""
     try:
         return EVENT.validate_json(line)
+    except ValueError:
+        return None
+
+
+class RanksEnded(Value):
+    """How the processes of an attempt ended, where not all ended well. Said by the agent to the launcher
+    alone, so it is no event of the run."""
+
+    event: Literal["ranks_ended"]
+    time: float
+    exit_statuses: dict[int, int]
+    """By rank; negative for the signal that ended it."""
+
+
+def parse_ranks_ended(line: str) -> RanksEnded | None:
+    """One line of the agent's stdout as what it says at the end; None for any other."""
+    try:
+        return RanksEnded.model_validate_json(line)
     except ValueError:
         return None

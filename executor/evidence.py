@@ -14,7 +14,7 @@ from vramplan.executor.phases import Peak
 from vramplan.executor.sensors import Sensors
 from vramplan.planner.memory.budget import Component, PhaseName
 from vramplan.planner.plan import Plan
-from vramplan.planner.report import MeasuredPhase, RungTaken, RunReport
+from vramplan.planner.report import MeasuredPhase, MeasuredRank, RungTaken, RunReport
 
 REPORT = "report.json"
 VERIFICATION = "verify.json"
@@ -54,6 +54,8 @@ class Evidence:
     losses: list[tuple[int, float]] = field(default_factory=list)
     checkpoint_bytes: int | None = None
     checkpoint_seconds: float | None = None
+    ranks: tuple[MeasuredRank, ...] = ()
+    """Of several processes, what each has measured."""
     earlier: RunReport | None = None
     """What the processes before this one saw, up to the checkpoint this one goes on from."""
 
@@ -69,7 +71,7 @@ class Evidence:
         self.losses = list(earlier.losses)
         self.ladder = self.ladder or earlier.ladder
         if self.same_setup:
-            self.static, self.measured_shape = dict(earlier.static), earlier.measured_shape
+            self.static, self.measured_shape, self.ranks = dict(earlier.static), earlier.measured_shape, earlier.ranks
 
     @property
     def same_setup(self) -> bool:
@@ -89,8 +91,10 @@ class Evidence:
 
     @property
     def energy_joules(self) -> float | None:
-        """Of this process and of those before it."""
+        """Of this process, of those beside it once they have told, and of those before."""
         now, before = self.sensors.energy_joules(), self.earlier.energy_joules if self.earlier else None
+        others = [each.energy_joules for each in self.ranks if each.rank and each.energy_joules is not None]
+        now = None if now is None else now + sum(others)
         return before if now is None else now + (before or 0.0)
 
     def add_loss(self, step: int, loss: float) -> None:
@@ -102,6 +106,20 @@ class Evidence:
     def enter(self, phase: PhaseName) -> None:
         """The run is in this phase now."""
         self.phase = phase
+
+    def of_rank(self, rank: int) -> MeasuredRank:
+        """What this process has measured of itself, for the first to report."""
+        phases = self._phases()
+        return MeasuredRank(
+            rank=rank,
+            measured_shape=self.measured_shape,
+            static=self.static,
+            phases=phases,
+            peak_allocated_bytes=_highest(phase.allocated_bytes for phase in phases),
+            peak_reserved_bytes=_highest(phase.reserved_bytes for phase in phases),
+            process_bytes=self.process_bytes,
+            energy_joules=self.sensors.energy_joules(),
+        )
 
     def report(self, status: Literal["done", "failed", "interrupted"], failure: str | None = None) -> RunReport:
         """The evidence so far as a RunReport."""
@@ -139,6 +157,7 @@ class Evidence:
             losses=thinned(self.losses),
             checkpoint_bytes=self.checkpoint_bytes,
             checkpoint_seconds=self.checkpoint_seconds,
+            ranks=self.ranks,
         )
 
     def _phases(self) -> tuple[MeasuredPhase, ...]:

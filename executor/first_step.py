@@ -31,7 +31,7 @@ def _lora(trainable: dict[str, Any]) -> Iterator[str]:
     if pairs and not any(_non_zero(trainable[b]) for b in pairs):
         yield "no lora_B has a gradient after the first backward pass"
     for b, a in pairs.items():
-        if a in trainable and not bool(trainable[b].any()) and _non_zero(trainable[a]):
+        if a in trainable and not bool(_own(trainable[b]).any()) and _non_zero(trainable[a]):
             yield f"{a} has a gradient while {b} is zero"
             return
 
@@ -62,4 +62,9 @@ def _node_names(root: Any) -> Iterator[str]:
 
 
 def _non_zero(parameter: Any) -> bool:
-    return parameter.grad is not None and bool(parameter.grad.any())
+    return parameter.grad is not None and bool(_own(parameter.grad).any())
+
+
+def _own(tensor: Any) -> Any:
+    """A rank's own part of a tensor that several share."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -11,6 +11,7 @@ from vramplan.executor.attempt import Attempt
 from vramplan.executor.events import Event, Warned
 from vramplan.executor.evidence import Evidence
 from vramplan.executor.process import Stop
+from vramplan.executor.ranks import Ranks
 from vramplan.executor.trainer import PlannedTrainer
 from vramplan.planner.errors import RunError
 from vramplan.planner.units import format_bytes
@@ -26,11 +27,14 @@ class Guard(TrainerCallback):  # type: ignore[misc]
 
     trainer: PlannedTrainer
 
-    def __init__(self, attempt: Attempt, evidence: Evidence, emit: Callable[[Event], None], stop: Stop) -> None:
+    def __init__(
+        self, attempt: Attempt, evidence: Evidence, emit: Callable[[Event], None], stop: Stop, ranks: Ranks
+    ) -> None:
         self.attempt = attempt
         self.evidence = evidence
         self.emit = emit
         self.stop = stop
+        self.ranks = ranks
         self._first: int | None = None
         """The first step of this process, until it is done."""
         self._saved_at = 0.0
@@ -49,14 +53,15 @@ class Guard(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._first = None
         self._look_at_memory()
-        if self.stop.requested:
-            control.should_training_stop = True
-        if self.attempt.goal == "run" and (self.stop.requested or self._due()):
+        stopping, due = self.ranks.any(self.stop.requested, self.ranks.first and self._due())
+        if stopping:
+            self.stop.requested = control.should_training_stop = True
+        if self.attempt.goal == "run" and (stopping or due):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._saved_at = time.monotonic()
-        if self.stop.requested:  # while it waited for room
+        if self.stop.requested and not self.ranks.several:  # while it waited for room; several agree after a step
             control.should_training_stop = True
 
     def check_loaded(self) -> None:

@@ -23,11 +23,12 @@ from vramplan.executor.calibrating import remember_run
 from vramplan.executor.child import Child
 from vramplan.executor.course import Course
 from vramplan.executor.environment import worker_environment
-from vramplan.executor.events import Event, Failed, Finished, Step, parse_event
+from vramplan.executor.events import Event, Failed, Finished, Step, parse_event, parse_ranks_ended
 from vramplan.executor.evidence import REPORT, VERIFICATION, Evidence, write_report
+from vramplan.executor.here import devices_here
 from vramplan.executor.host_kills import read_kills
 from vramplan.executor.ladder import Price
-from vramplan.executor.last_words import last_words
+from vramplan.executor.last_words import first_cause, last_words
 from vramplan.executor.lock import run_locks
 from vramplan.executor.reprice import reprice
 from vramplan.planner.adapters.plan_files import read_plan
@@ -38,6 +39,8 @@ LOG = "worker.log"
 SILENCE_SECONDS = 1800.0
 """A worker says something at least once a minute while it trains; loading a large model may take this long."""
 WORKER = (sys.executable, "-P", "-m", "vramplan.executor.worker")
+RANK_AGENT = (sys.executable, "-P", "-m", "vramplan.executor.rank_agent")
+"""Starts as many workers as it is told."""
 
 
 def launch(plan_path: Path, *, device: Device | None = None) -> Iterator[Event]:
@@ -97,13 +100,18 @@ class Run:
             start_over=start_over,
             price=price or partial(reprice, self.plan),
         )
-        self.command = tuple(command)
-        self.environment = worker_environment(self.plan, device, os.environ)
+        setup = self.plan.setup
+        several = setup.world_size > 1
+        self.command = (*RANK_AGENT, str(setup.gpus), *command) if several else tuple(command)
+        ranks = devices_here(self.plan) if several else ()
+        self.environment = worker_environment(self.plan, device, os.environ, ranks=ranks)
         self.evidence = Evidence(self.plan)
         self._silence_seconds = silence_seconds
         self._child: Child | None = None
         self._stopped = False
         self._last: Failed | Finished | None = None
+        self._words: list[Failed] = []
+        self._exit_statuses: dict[int, int] = {}
         self._events: IO[str]
         self._log: IO[bytes]
 
@@ -150,12 +158,10 @@ class Run:
                 yield todo
             if attempt is None or self._child is None:
                 return
-            if self._last is None or self._child.hung:
-                self._last = self._last_word(attempt, self._child)
-            follows = self.course.after(attempt, self._last, stopped=self._stopped)
+            follows = self.course.after(attempt, self._ending(attempt, self._child), stopped=self._stopped)
 
     def _start(self, attempt: Attempt, locks: tuple[int, ...]) -> Child:
-        self._last = None
+        self._last, self._words, self._exit_statuses = None, [], {}
         self._kills_before = read_kills()
         plan = attempt.plan_of(self.plan, self.run_folder)
         self.evidence = Evidence(plan, goal=attempt.goal, ladder=attempt.ladder)
@@ -167,32 +173,52 @@ class Run:
 
     def _heard(self, line: bytes) -> Iterator[Event]:
         """An event, handed on unless the course has to decide about it first."""
-        event = parse_event(line.decode("utf-8", "replace"))
-        if event is None:
+        text = line.decode("utf-8", "replace")
+        event, ended = parse_event(text), parse_ranks_ended(text)
+        if ended is not None:
+            self._exit_statuses = ended.exit_statuses
+        elif event is None:
             self._log.write(line)
             self._log.flush()
-        elif isinstance(event, Failed | Finished):
+        elif isinstance(event, Failed):
+            self._words.append(event)
+        elif isinstance(event, Finished):
             self._last = event
         else:
             yield self._kept(event)
 
-    def _last_word(self, attempt: Attempt, child: Child) -> Failed:
+    def _ending(self, attempt: Attempt, child: Child) -> Failed | Finished:
+        """How an attempt ended: what its process said, or of several the one that was the first cause."""
+        cause = first_cause(self._words, self._exit_statuses)
+        if isinstance(cause, Failed) and not child.hung:
+            if cause.rank:  # the first has reported what it saw of it
+                write_report(self.evidence.report("failed", cause.message), self.run_folder, self._report_of(attempt))
+            return cause
+        if self._last is not None and not child.hung:
+            return self._last
+        return self._last_word(attempt, child, cause if isinstance(cause, int) else None)
+
+    def _last_word(self, attempt: Attempt, child: Child, rank: int | None) -> Failed:
         """The word and the report of a worker that ended without them, or had to be ended."""
         status = child.exit_status if child.exit_status is not None else 0
-        message, remedy = last_words(status, self.run_folder / LOG)
+        status = status if rank is None else self._exit_statuses[rank]
+        message, remedy = last_words(status, self.run_folder / LOG, rank=rank)
         if child.hung:
             message = f"the worker hung: not a word for {self._silence_seconds / 60:.3g} minutes"
             remedy = f"where it stood is in {self.run_folder / LOG}; go on with: vramplan run PLAN --resume"
-        name = REPORT if attempt.goal == "run" else VERIFICATION
-        write_report(self.evidence.report("failed", message), self.run_folder, name)
+        write_report(self.evidence.report("failed", message), self.run_folder, self._report_of(attempt))
         if status == -signal.SIGKILL and not child.hung and read_kills() > self._kills_before:
             return self.course.killed(self.evidence.steps, message)
         return Failed(time=time.time(), message=message, remedy=remedy)
 
+    @staticmethod
+    def _report_of(attempt: Attempt) -> str:
+        return REPORT if attempt.goal == "run" else VERIFICATION
+
     def _kept(self, event: Event) -> Event:
         self._events.write(event.model_dump_json(exclude_none=True) + "\n")
         self._events.flush()
-        if isinstance(event, Finished) and self.evidence.goal == "run":
+        if isinstance(event, Finished) and self.evidence.goal == "run" and self.plan.setup.world_size == 1:
             remember_run(self.plan, self.run_folder)
         if isinstance(event, Step):
             self.evidence.steps = event.step

@@ -8,8 +8,9 @@ from vramplan.executor.methods import quantized
 from vramplan.executor.methods.attach import attach
 from vramplan.executor.torch_dtypes import torch_dtype
 from vramplan.planner.errors import ModelMissingError, UnsupportedError
+from vramplan.planner.export.ranks import sends_shards
 from vramplan.planner.methods import quant_of
-from vramplan.planner.plan import PlannedModel
+from vramplan.planner.plan import Plan, PlannedModel
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Task
 
@@ -17,6 +18,17 @@ from vramplan.planner.workload import Task
 def source(model: PlannedModel) -> str:
     """What ``from_pretrained`` is given: the folder when there is one, else the Hub id."""
     return model.path or model.repo_id
+
+
+def device_map(plan: Plan, device: str) -> dict[str, Any] | None:
+    """Where a process loads the model; what FSDP2 shards it moves to the GPU by itself, a quantised base from the host.
+
+    Args:
+        device: this process's.
+    """
+    if plan.setup.sharding != "fsdp":
+        return {"": device}
+    return None if sends_shards(plan) else {"": "cpu"}
 
 
 def load_tokenizer(model: PlannedModel) -> Any:
@@ -42,7 +54,7 @@ def load_model(
     model: PlannedModel,
     setup: TrainingSetup,
     *,
-    device_map: dict[str, Any],
+    device_map: dict[str, Any] | None,
     task: Task = "causal-lm",
     labels: Sequence[str] = (),
 ) -> Any:
@@ -64,7 +76,7 @@ def load_base(
     model: PlannedModel,
     setup: TrainingSetup,
     *,
-    device_map: dict[str, Any],
+    device_map: dict[str, Any] | None,
     task: Task = "causal-lm",
     labels: Sequence[str] = (),
 ) -> Any:

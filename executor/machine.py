@@ -11,8 +11,11 @@ from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.plan import Plan
 
 
-def use_device(device: Device | None) -> str:
+def use_device(device: Device | None, number: int = 0) -> str:
     """The torch device a plan trains on: ``cpu``, or ``cuda:0`` (the launcher shows the worker one GPU only).
+
+    Args:
+        number: of the GPU among those shown: one for each of several processes.
 
     Raises:
         UnsupportedError: the plan is for a GPU that torch cannot see, or for a kind we do not run on.
@@ -30,8 +33,8 @@ def use_device(device: Device | None) -> str:
             f"the plan is for a GPU, but {build} sees none",
             remedy="check the driver with nvidia-smi and install a CUDA build of torch, or plan with --device cpu",
         )
-    torch.cuda.set_device(0)
-    return "cuda:0"
+    torch.cuda.set_device(number)
+    return f"cuda:{number}"
 
 
 def cap_memory(device: str, plan: Plan, *, strict: bool) -> int | None:

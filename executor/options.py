@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from vramplan.executor.attempt import Attempt
+from vramplan.executor.here import devices_here
 from vramplan.executor.packages import installed_packages
 from vramplan.executor.preflight import Preflight, preflight, preflight_text
 from vramplan.executor.smoke_checks import smoke_checks
@@ -56,7 +57,14 @@ def check(
     packages = installed_packages()
     verified = verifies or resumes or passed_verification(plan, plan_path.parent, device, packages) is not None
     found = preflight(
-        plan, plan_path, device=device, packages=packages, allow=allow, verified=verified, resumes=resumes
+        plan,
+        plan_path,
+        device=device,
+        packages=packages,
+        allow=allow,
+        verified=verified,
+        resumes=resumes,
+        ranks=devices_here(plan) if plan.setup.world_size > 1 else (),
     )
     if not found.go:
         return found

@@ -19,11 +19,16 @@ def check_loaded(plan: Plan, model: Any, device_type: str) -> tuple[str, ...]:
     """
     return (
         *_trainable(plan, model),
-        *differences(plan.budget, model_bytes(model, device_type)),
+        *(differences(plan.budget, model_bytes(model, device_type)) if whole(plan) else ()),
         *_dtypes(plan.setup, model),
         *_quantized(plan.setup, model),
         *_attention(plan.setup, model),
     )
+
+
+def whole(plan: Plan) -> bool:
+    """Whether a rank holds after loading what it holds in a step; where it is sharded, that is known at the first."""
+    return plan.setup.sharding in ("none", "ddp")
 
 
 def _trainable(plan: Plan, model: Any) -> Iterator[str]:

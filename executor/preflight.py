@@ -1,6 +1,6 @@
 """Go or no-go: everything that can be known to stop a run before it costs anything. No torch here."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import computed_field
@@ -37,6 +37,7 @@ def preflight(
     allow: Collection[str] = (),
     verified: bool = False,
     resumes: bool = False,
+    ranks: Sequence[Device] = (),
 ) -> Preflight:
     """Check a plan against this machine, now.
 
@@ -47,6 +48,7 @@ def preflight(
         allow: names of drifts that a person accepts; they warn instead of blocking.
         verified: a few real steps have passed, or come first, so a tight fit only warns.
         resumes: the checkpoints in the output folder are wanted there, or may go.
+        ranks: the devices of several processes, one each (``here.devices_here``).
     """
     drifts = check_drift(
         plan,
@@ -62,6 +64,7 @@ def preflight(
             checks.supported(plan),
             checks.training_libraries(plan, packages),
             *(() if plan.recipe.report_to == "none" else (checks.reports(plan),)),
+            *(() if plan.setup.world_size == 1 or device is None else (checks.ranks(plan, ranks),)),
             *(checks.drifted(drift, allow) for drift in drifts),
             *(() if drifted & {"device", "memory"} else (checks.memory(plan, device),)),
             checks.host_memory(plan),

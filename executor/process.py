@@ -13,6 +13,8 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        """A signal was heard here, or by another rank (executor/ranks.py)."""
+        self._heard = False
         self.patient = False
         """True while a training loop looks at ``requested`` after every step."""
 
@@ -22,7 +24,7 @@ class Stop:
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        again, self.requested = self.requested, True
+        again, self._heard, self.requested = self._heard, True, True
         if again or not self.patient:
             raise Interrupted(signal.Signals(number).name)
 

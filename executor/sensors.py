@@ -82,9 +82,12 @@ class Sensors:
             return None
 
 
-def find_sensors(environment: Mapping[str, str] = os.environ, nvml: SensorNvml | None = None) -> Sensors:
-    """The sensors of the one GPU that ``CUDA_VISIBLE_DEVICES`` shows, or of the first; empty ones without a driver."""
-    named = environment.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+def find_sensors(
+    environment: Mapping[str, str] = os.environ, nvml: SensorNvml | None = None, *, number: int = 0
+) -> Sensors:
+    """The sensors of the GPU that ``CUDA_VISIBLE_DEVICES`` shows at a place, the first; empty ones without a driver."""
+    shown = environment.get("CUDA_VISIBLE_DEVICES", str(number)).split(",")
+    named = shown[number] if number < len(shown) else shown[0]
     if not named:
         return Sensors()
     if nvml is None:

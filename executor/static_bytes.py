@@ -50,8 +50,23 @@ def optimizer_bytes(optimizer: Any, device_type: str) -> int:
 
 
 def live_bytes(device_type: str) -> int:
-    """Bytes of every storage Python can reach on this kind of device: the base that memory events are added to."""
-    return _counter(set(), device_type)(live_tensors(device_type))
+    """Bytes of every storage Python can reach on this kind of device, and of DDP's buckets, which it cannot: the base
+    that memory events are added to."""
+    return _counter(set(), device_type)(live_tensors(device_type)) + _bucket_bytes(device_type)
+
+
+def _bucket_bytes(device_type: str) -> int:
+    """What DDP's reducers hold of gradients, by their own account (torch/csrc/distributed/c10d/logger.cpp)."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    found = [thing for thing in gc.get_objects() if type(thing) is DistributedDataParallel]
+    total = 0
+    for wrapped in found:
+        told = wrapped._get_ddp_logging_data()
+        sizes = told.get("rebuilt_bucket_sizes") or told.get("bucket_sizes") or ""
+        here = next(wrapped.parameters()).device.type == device_type and not told.get("gradient_as_bucket_view")
+        total += sum(int(size) for size in sizes.split(",") if size.strip()) if here else 0
+    return total
 
 
 def live_tensors(device_type: str) -> list[Any]:
@@ -72,6 +87,7 @@ def _counter(seen: set[int], device_type: str) -> Callable[[Iterable[Any]], int]
     def count(tensors: Iterable[Any]) -> int:
         total = 0
         for tensor in tensors:
+            tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # this rank's shard
             if tensor.device.type != device_type:
                 continue
             storage = tensor.untyped_storage()

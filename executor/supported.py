@@ -3,6 +3,7 @@
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.matrix import cell_of, check_cell
 from vramplan.planner.plan import Plan
+from vramplan.planner.rank_limits import why_not_as_ranks
 
 
 def check_supported(plan: Plan) -> None:
@@ -16,9 +17,12 @@ def check_supported(plan: Plan) -> None:
     for unwanted, what, flag in (
         (setup.loss == "liger", "the liger loss", "--loss fused or --loss standard"),
         (setup.loop != "executor", f"the {setup.loop} loop", "--loop executor"),
-        (setup.world_size > 1, f"{setup.gpus} GPUs on {setup.nodes} nodes", "--gpus 1 --nodes 1"),
-        (setup.sharding != "none", f"sharding {setup.sharding}", "--sharding none"),
-        (setup.offload != "none", f"offload {setup.offload}", "--offload none"),
+        (setup.world_size == 1 and setup.sharding != "none", f"sharding {setup.sharding}", "--sharding none"),
+        (setup.world_size == 1 and setup.offload != "none", f"offload {setup.offload}", "--offload none"),
     ):
         if unwanted:
             raise UnsupportedError(f"{what} can be priced but not run", remedy=f"re-plan with {flag}")
+    as_ranks = why_not_as_ranks(setup, plan.device.kind if plan.device else None)
+    if as_ranks is not None:
+        reason, remedy = as_ranks
+        raise UnsupportedError(reason, remedy=remedy if remedy.startswith("vramplan") else f"re-plan with {remedy}")

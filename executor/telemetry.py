@@ -13,6 +13,7 @@ from vramplan.executor.evidence import Evidence
 from vramplan.executor.folder_size import folder_bytes
 from vramplan.executor.phases import PhaseMeter
 from vramplan.executor.process import Stop, process_bytes
+from vramplan.executor.ranks import Ranks
 from vramplan.executor.static_check import differences
 from vramplan.executor.trainer import PlannedTrainer
 
@@ -26,11 +27,14 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
 
     trainer: PlannedTrainer
 
-    def __init__(self, emit: Callable[[Event], None], evidence: Evidence, meter: PhaseMeter, stop: Stop) -> None:
+    def __init__(
+        self, emit: Callable[[Event], None], evidence: Evidence, meter: PhaseMeter, stop: Stop, ranks: Ranks
+    ) -> None:
         self.emit = emit
         self.evidence = evidence
         self.meter = meter
         self.stop = stop
+        self.ranks = ranks
         self._process_bytes: int | None = None
         self._step_began = self._heard = 0.0
         self._looked_outside = 0.0
@@ -52,6 +56,7 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.stop.patient = False
         self._report_peaks()
+        self._gather()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._tokens_before = state.num_input_tokens_seen
@@ -99,6 +104,8 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
             self.emit(self._step_event(state, logs))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        if self.ranks.several and state.global_step == 0:
+            self.evidence.eval_loss_before = metrics["eval_loss"]
         self.emit(Evaluated(time=time.time(), step=state.global_step, eval_loss=metrics["eval_loss"]))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -133,6 +140,12 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
         for message in differences(self.evidence.plan.budget, self.evidence.static):
             self.emit(Warned(time=time.time(), message=message))
         self._report_peaks()
+        self._gather()
+
+    def _gather(self) -> None:
+        """What each of several processes has measured; all of them are at the same place of the run."""
+        if self.ranks.several:
+            self.evidence.ranks = tuple(self.ranks.gather(self.evidence.of_rank(self.ranks.rank)))
 
     def _report_peaks(self) -> None:
         """Say every peak that is new or higher than when it was last said."""

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from vramplan.executor.evidence import Evidence
 from vramplan.executor.folder_size import folder_bytes
 from vramplan.executor.phases import PhaseMeter
 from vramplan.executor.process import Stop
+from vramplan.executor.ranks import Ranks
 from vramplan.executor.rows import planned_rows
 from vramplan.executor.sensors import find_sensors
 from vramplan.executor.supported import check_supported
@@ -32,6 +33,7 @@ class TrainingRun:
         evidence: filled in as facts become known.
         emit: told what happens.
         stop: looked at after every step.
+        ranks: this process among those of the run.
     """
 
     plan: Plan
@@ -39,6 +41,7 @@ class TrainingRun:
     evidence: Evidence
     emit: Callable[[Event], None]
     stop: Stop
+    ranks: Ranks = field(default_factory=Ranks)
 
     def run(self) -> None:
         """Train, or verify, as planned.
@@ -59,6 +62,7 @@ class TrainingRun:
         finally:
             trainer.meter.close()
             self.evidence.peaks = trainer.meter.peaks() or self.evidence.peaks
+        self.ranks.leave()
 
     def _read_rows(self) -> tuple[Rows, Rows | None]:
         rows = planned_rows(self.plan)
@@ -82,43 +86,51 @@ class TrainingRun:
         marks = Marks(meter, self.evidence.enter)
         marks.enter("load")
         set_seed(plan.recipe.seed)
+        args = training_args(  # before the model: several processes meet here
+            plan,
+            on_cuda=device != "cpu",
+            completions=data.has_completions(train_rows),
+            evaluates=eval_rows is not None,
+            evaluates_first=eval_rows is not None and self.attempt.goal == "run" and not self.attempt.resume_from,
+            reports=self.attempt.goal == "run",
+        )
+        self.ranks.meet()
         tokenizer, model = self._load(device, train_rows)
         self._progress("tokenising")
-        telemetry = Telemetry(self.emit, self.evidence, meter, self.stop)
-        guard = Guard(self.attempt, self.evidence, self.emit, self.stop)
-        on_cuda, completions = device != "cpu", data.has_completions(train_rows)
+        telemetry = Telemetry(self.emit, self.evidence, meter, self.stop, self.ranks)
+        guard = Guard(self.attempt, self.evidence, self.emit, self.stop, self.ranks)
         trainer = trainer_class(setup, plan.workload.task)(
             setup=setup,
             marks=marks,
             meter=meter,
-            saver=Saver(self.evidence, self.stop, self._progress),
-            head_rows=(MEASURED_STEP + 1) * setup.micro_batch_size * setup.gradient_accumulation_steps,
+            saver=Saver(self.evidence, self.stop, self._progress, self.ranks),
+            head_rows=(MEASURED_STEP + 1) * self._rows_of_a_step,
             model=model,
-            args=training_args(
-                plan,
-                on_cuda=on_cuda,
-                completions=completions,
-                evaluates=eval_rows is not None,
-                reports=self.attempt.goal == "run",
-            ),
+            args=args,
             train_dataset=self._dataset(train_rows, tokenizer),
             eval_dataset=None if eval_rows is None else self._dataset(eval_rows, tokenizer),
             data_collator=data.collator(plan.workload.task, tokenizer, model),
             processing_class=tokenizer,
             callbacks=[telemetry, guard],
         )
+        self.ranks.check_joined(plan, trainer.accelerator)
         trainer.remove_callback(PrinterCallback)
         telemetry.trainer = guard.trainer = trainer
         marks.watch(trainer.model)
         guard.check_loaded()
         return trainer
 
+    @property
+    def _rows_of_a_step(self) -> int:
+        setup = self.plan.setup
+        return setup.micro_batch_size * setup.gradient_accumulation_steps * setup.world_size
+
     def _prepare_device(self) -> tuple[str, PhaseMeter]:
         """The planned device, its memory capped, and what measures it."""
         from vramplan.executor import machine
 
-        self.evidence.watch(find_sensors())
-        device = machine.use_device(self.plan.device)
+        self.evidence.watch(find_sensors(number=self.ranks.local_rank))
+        device = machine.use_device(self.plan.device, self.ranks.local_rank)
         cap_bytes = machine.cap_memory(device, self.plan, strict=self.attempt.strict_budget)
         self.evidence.environment = machine.environment(device)
         if cap_bytes is not None:
@@ -135,7 +147,8 @@ class TrainingRun:
         data.take_chat_template(tokenizer, self.plan.recipe.chat_template)
         data.check_chat_template(rows, tokenizer, model.repo_id)
         task, labels = self.plan.workload.task, self.plan.data.labels if self.plan.data else ()
-        loaded = load.load_model(model, self.plan.setup, device_map={"": device}, task=task, labels=labels)
+        place = load.device_map(self.plan, device)
+        loaded = load.load_model(model, self.plan.setup, device_map=place, task=task, labels=labels)
         if task == "classification":  # a decoder finds the last token that counts by it
             loaded.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         return tokenizer, loaded
@@ -167,7 +180,7 @@ class TrainingRun:
             found = read_seal(Path(checkpoint))
             self.evidence.continue_from(found.so_far, found.step)
             self._progress(f"going on from {checkpoint}")
-        elif trainer.eval_dataset is not None:
+        elif trainer.eval_dataset is not None and not self.ranks.several:  # they do so inside train(): see Telemetry
             self.evidence.eval_loss_before = trainer.evaluate()["eval_loss"]
         trainer.train(resume_from_checkpoint=checkpoint)
         if self.stop.requested:
@@ -175,7 +188,7 @@ class TrainingRun:
         if trainer.eval_dataset is not None:
             self.evidence.eval_loss_after = trainer.evaluate()["eval_loss"]
         self._progress("saving")
-        if trainer.save_result():
+        if trainer.save_result() and self.ranks.first:
             folder = self.plan.recipe.output_dir
             self.evidence.saved_bytes = folder_bytes(folder, but="checkpoint-")
             step, size_bytes = trainer.state.global_step, self.evidence.saved_bytes
@@ -188,13 +201,15 @@ class TrainingRun:
             if self.stop.requested:
                 return
             if trainer.eval_dataset is not None:
-                longest = data.longest(trainer.eval_dataset, self.plan.setup.micro_batch_size)
+                rows = self.plan.setup.micro_batch_size * self.ranks.world_size
+                longest = data.longest(trainer.eval_dataset, rows)
                 self.evidence.eval_loss_after = trainer.evaluate(longest)["eval_loss"]
             self._progress("saving into a scratch folder")
             trainer.save_checkpoint()
             self.evidence.saved_bytes = self.evidence.checkpoint_bytes
         finally:
-            shutil.rmtree(self.plan.recipe.output_dir, ignore_errors=True)
+            if self.ranks.first:
+                shutil.rmtree(self.plan.recipe.output_dir, ignore_errors=True)
 
     def _progress(self, what: str) -> None:
         self.emit(Progress(time=time.time(), what=what))

@@ -102,7 +102,8 @@ class PlannedTrainer(Trainer):  # type: ignore[misc]
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with self.marks.outside_a_step("resume"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-            self.plan_dtypes()  # PEFT loads half-precision adapters as fp32
+            if not self.is_fsdp_enabled:  # which has its own dtypes by now
+                self.plan_dtypes()  # PEFT loads half-precision adapters as fp32
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         lengths = row_lengths(train_dataset or self.train_dataset)

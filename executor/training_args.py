@@ -3,7 +3,9 @@
 from dataclasses import fields
 from typing import Any
 
+from vramplan.executor.ranks import PATIENCE
 from vramplan.executor.reporting import check_reporting
+from vramplan.planner.export.ranks import rank_arguments, several
 from vramplan.planner.plan import Plan
 
 
@@ -13,13 +15,17 @@ def training_args(
     on_cuda: bool,
     completions: bool,
     evaluates: bool,
+    evaluates_first: bool = False,
     reports: bool = True,
 ) -> Any:
     """The ``trl.SFTConfig`` of a plan; of another task than causal LM, transformers' ``TrainingArguments``.
 
+    Of several processes they meet here.
+
     Args:
         completions: rows have a completion, so loss on it alone is possible.
         evaluates: there is held-out data.
+        evaluates_first: inside ``train()``, before its first step.
         reports: to whom the recipe says; verifying steps do not.
 
     Raises:
@@ -65,8 +71,14 @@ def training_args(
         dataloader_pin_memory=on_cuda,
         report_to=recipe.report_to if reports else "none",
         disable_tqdm=True,
+        **(_several(plan, evaluates_first) if several(plan) else {}),
         **(_language(plan, completions=completions) if task == "causal-lm" else {"remove_unused_columns": False}),
     )
+
+
+def _several(plan: Plan, evaluates_first: bool) -> dict[str, Any]:
+    told = {"ddp_timeout": int(PATIENCE.total_seconds()), "eval_on_start": evaluates_first}
+    return rank_arguments(plan) | told
 
 
 def _language(plan: Plan, *, completions: bool) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from vramplan.executor.failure import (
     is_out_of_memory,
 )
 from vramplan.executor.process import Interrupted, Stop
+from vramplan.executor.ranks import Ranks, is_lost_peer
 from vramplan.executor.secrets import CleanStream, Redactor
 from vramplan.executor.train import TrainingRun
 from vramplan.planner.adapters.plan_files import read_plan
@@ -41,18 +42,21 @@ def main(argv: list[str] | None = None) -> int:
     """Carry out one attempt at a plan file; the process's exit code."""
     plan_path, attempt_json = sys.argv[1:3] if argv is None else argv
     faulthandler.register(signal.SIGUSR1)
-    emit = wire()
+    ranks = Ranks.of(os.environ)
+    ranks.die_with_parent()
+    emit = wire(quiet=not ranks.first)
     stop = Stop()
     stop.listen()
     try:
         plan = read_plan(Path(plan_path))
+        ranks.check_started(plan)
     except VramplanError as error:
         emit(Failed(time=time.time(), message=error.message, remedy=error.remedy))
         return error.exit_code
     attempt = Attempt.model_validate_json(attempt_json)
     plan = attempt.plan_of(plan, Path(plan_path).parent)
     emit(Started(time=time.time(), pid=os.getpid(), fingerprint=plan.fingerprint, max_steps=plan.recipe.max_steps))
-    return Work(plan, attempt, Path(plan_path).parent, emit, stop).run()
+    return Work(plan, attempt, Path(plan_path).parent, emit, stop, ranks).run()
 
 
 class Work:
@@ -61,10 +65,15 @@ class Work:
     Args:
         plan: with the attempt's changes (``Attempt.plan_of``).
         run_folder: where the report goes.
+        ranks: this process among others; the first writes the report, and the last word unless another failed.
     """
 
-    def __init__(self, plan: Plan, attempt: Attempt, run_folder: Path, emit: Emit, stop: Stop) -> None:
-        self.training = TrainingRun(plan, attempt, Evidence(plan, goal=attempt.goal, ladder=attempt.ladder), emit, stop)
+    def __init__(
+        self, plan: Plan, attempt: Attempt, run_folder: Path, emit: Emit, stop: Stop, ranks: Ranks | None = None
+    ) -> None:
+        evidence = Evidence(plan, goal=attempt.goal, ladder=attempt.ladder)
+        self.ranks = ranks or Ranks()
+        self.training = TrainingRun(plan, attempt, evidence, emit, stop, self.ranks)
         self.evidence = self.training.evidence
         self.run_folder = run_folder
         self.report = REPORT if attempt.goal == "run" else VERIFICATION
@@ -73,6 +82,8 @@ class Work:
         """Train, write the report, and say how it ended. No exception leaves here."""
         try:
             self.training.run()
+            if not self.ranks.first:  # the first says how it ended
+                return ExitCode.OK
             if not self.training.stop.requested:
                 written = self._write("done")
                 self.training.emit(Finished(time=time.time(), report=str(written)))
@@ -98,7 +109,12 @@ class Work:
             out_of_memory = OutOfMemory(
                 time=time.time(), step=step, phase=phase, message=first_line(error), allocator=allocator
             )
-        return self._end("failed", explain_failure(error, step=step, phase=phase), out_of_memory)
+        if self.training.stop.requested and is_lost_peer(error):
+            return self._end("interrupted", RunError(f"stopped after {self.evidence.steps} steps"))
+        explained = explain_failure(error, step=step, phase=phase)
+        if self.ranks.several and not (self.ranks.first and error is explained):  # a person's mistake is all ranks'
+            explained.message = f"rank {self.ranks.rank}: {explained.message}"
+        return self._end("failed", explained, out_of_memory, error)
 
     def _keep_snapshot(self) -> None:
         """Where every segment and block lay when memory ran out, for a bug report."""
@@ -108,10 +124,15 @@ class Work:
             traceback.print_exc()
 
     def _end(
-        self, status: Literal["failed", "interrupted"], error: VramplanError, out_of_memory: OutOfMemory | None = None
+        self,
+        status: Literal["failed", "interrupted"],
+        error: VramplanError,
+        out_of_memory: OutOfMemory | None = None,
+        cause: Exception | None = None,
     ) -> ExitCode:
         try:
-            self._write(status, error.message)
+            if self.ranks.first:
+                self._write(status, error.message)
         except OSError:  # a full disk must not hide why the run failed
             traceback.print_exc()
         interrupted = status == "interrupted"
@@ -123,6 +144,8 @@ class Work:
                 phase=self.evidence.phase,
                 interrupted=interrupted,
                 out_of_memory=out_of_memory,
+                rank=self.ranks.rank,
+                lost_peer=self.ranks.several and cause is not None and is_lost_peer(cause),
             )
         )
         return ExitCode.INTERRUPTED if interrupted else ExitCode.FAILED
@@ -132,8 +155,11 @@ class Work:
         return write_report(self.evidence.report(status, failure), self.run_folder, self.report)
 
 
-def wire() -> Callable[[Value], None]:
+def wire(*, quiet: bool = False) -> Callable[[Value], None]:
     """Keep the real stdout for events, and send everything else that would be printed there to stderr.
+
+    Args:
+        quiet: say nothing but that this process failed: another of the run tells the rest.
 
     What libraries say, here and as the reason of a failure, is cleaned of secrets. A model's answers are left alone.
     """
@@ -143,6 +169,8 @@ def wire() -> Callable[[Value], None]:
     sys.stdout, sys.stderr = CleanStream(sys.stdout, redactor), CleanStream(sys.stderr, redactor)
 
     def emit(event: Value) -> None:
+        if quiet and not (isinstance(event, Failed) and not event.interrupted):
+            return
         if isinstance(event, Failed | Progress):
             event = type(event).model_validate(redactor.clean_all(event.model_dump(mode="json")))
         out.write(event.model_dump_json(exclude_none=True) + "\n")

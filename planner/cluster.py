@@ -1,5 +1,6 @@
 """Cluster: what joins the GPUs of a run. Link: one kind of connection, from hardware_profiles/interconnects.json."""
 
+from vramplan.planner.device import DeviceProfile
 from vramplan.planner.values import Value
 
 
@@ -20,6 +21,19 @@ class Cluster(Value):
     between_nodes: Link | None = None
     host_memory_bytes: int | None = None
     """Of each node, free for the run."""
+
+
+def with_own_link(cluster: Cluster, profile: DeviceProfile | None) -> Cluster:
+    """A cluster whose GPUs are joined as their product's usually are, where nobody said how."""
+    if cluster.within_node is not None or profile is None or profile.link is None or not profile.link_bytes_per_second:
+        return cluster
+    link = Link(
+        name=f"{profile.link} (assumed of {profile.name}; --interconnect says otherwise)",
+        bytes_per_second=profile.link_bytes_per_second,
+        between_nodes=False,
+        source="the product's data sheet",
+    )
+    return cluster.model_copy(update={"within_node": link})
 
 
 class Ranks(Value):

@@ -41,6 +41,10 @@ class DeviceProfile(Value):
     flash_attention_2: bool | None = None
     bnb_4bit: bool | None = None
     tdp_watts: int | None = None
+    link: str | None = None
+    """What joins such GPUs in one node unless somebody says otherwise: NVLink where the board has it built in."""
+    link_bytes_per_second: int | None = None
+    """Of one GPU, in one direction."""
     form_factor: str | None = None
     usd_per_hour: float | None = None
     usd_per_hour_on: str | None = None
@@ -95,3 +99,17 @@ class Device(Value):
         """Free now on a device that is here, else the total; minus what is kept back."""
         base = self.total_bytes if self.free_bytes is None else self.free_bytes
         return max(0, base - self.reserve_bytes)
+
+
+def share_of_rank(device: Device, gpus: int) -> Device:
+    """What each of so many processes of a node has: a GPU of its own, or its part of the one processor's memory.
+
+    >>> cpu = Device(source="memory", kind="cpu", name="CPU", total_bytes=12, free_bytes=None)
+    >>> share_of_rank(cpu, 3).available_bytes
+    4
+    """
+    if device.kind != "cpu" or gpus == 1:
+        return device
+    names = ("total_bytes", "free_bytes", "reserve_bytes")
+    held = {name: getattr(device, name) for name in names}
+    return device.model_copy(update={name: None if size is None else size // gpus for name, size in held.items()})

@@ -7,7 +7,7 @@ budget's upper bound no longer fits.
 
 from collections.abc import Iterator, Mapping
 
-from vramplan.planner.device import Device
+from vramplan.planner.device import Device, share_of_rank
 from vramplan.planner.plan import Drift, Plan, PlannedData
 from vramplan.planner.units import format_bytes
 
@@ -80,6 +80,7 @@ def _device(plan: Plan, device: Device | None) -> Iterator[Drift]:
 def _memory(plan: Plan, device: Device | None, verified: bool) -> Iterator[Drift]:
     if device is None:
         return
+    device = share_of_rank(device, plan.setup.gpus)
     available, budget = device.available_bytes, plan.budget
     free = f"{format_bytes(available)} free of {format_bytes(device.total_bytes)}"
     holders = ", ".join(f"{holder.name or 'a process'} ({holder.pid})" for holder in device.holders)
@@ -94,7 +95,7 @@ def _memory(plan: Plan, device: Device | None, verified: bool) -> Iterator[Drift
         needs = f"up to {format_bytes(budget.high_process_bytes)} needed"
         severity = "warns" if verified else "blocks"
         yield Drift(what="memory", planned=needs, found=f"tight: {free}", severity=severity, remedy=remedy)
-    elif plan.device is not None and device.total_bytes < plan.device.total_bytes:
+    elif plan.device is not None and device.total_bytes < plan.device.total_bytes // _sharing(plan):
         yield Drift(
             what="total-memory",
             planned=format_bytes(plan.device.total_bytes),
@@ -154,6 +155,11 @@ def _packages(plan: Plan, packages: Mapping[str, str]) -> Iterator[Drift]:
         if found is not None and found.partition("+")[0] != planned.partition("+")[0]:
             remedy = f"pip install {name}=={planned.partition('+')[0]}, or plan again"
             yield Drift(what=name, planned=planned, found=found, severity="warns", remedy=remedy)
+
+
+def _sharing(plan: Plan) -> int:
+    """How many processes share the planned device."""
+    return plan.setup.gpus if plan.device is not None and plan.device.kind == "cpu" else 1
 
 
 def _product(device: Device) -> str:

@@ -6,13 +6,13 @@ from vramplan.planner.adapters.calibration_files import find_figures
 from vramplan.planner.adapters.profiles import match_profile
 from vramplan.planner.adapters.programs import Found, find_program, newer_libraries
 from vramplan.planner.candidate import Candidate, ProgramProvenance, Verdict
-from vramplan.planner.cluster import Cluster, Ranks
-from vramplan.planner.device import Device, DeviceProfile, Route
+from vramplan.planner.cluster import Cluster, Ranks, with_own_link
+from vramplan.planner.device import Device, DeviceProfile, Route, share_of_rank
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.memory.outside import PRIOR, Figures
-from vramplan.planner.memory.price import Pricing, Question
+from vramplan.planner.memory.price import Question
 from vramplan.planner.memory.ranks import ranks_of
 from vramplan.planner.memory.recurrence import is_recurrent
 from vramplan.planner.memory.sharded import ManyGpus, check_sharding, pricing_of
@@ -25,7 +25,6 @@ from vramplan.planner.runnable import why_not_runnable
 from vramplan.planner.stored_quantised import check_quantization, unpacked_warning
 from vramplan.planner.targets import check_targets
 from vramplan.planner.throughput.pricing import price_time
-from vramplan.planner.throughput.values import StepTime
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import format_bytes
 from vramplan.planner.workload import Workload
@@ -76,19 +75,21 @@ def estimate(
         check_targets(setup.method.target_modules, model)
     found = programs(key)
     pricing = pricing_of(question, found.program)
-    available = device.available_bytes if device is not None else None
+    share = None if device is None else share_of_rank(device, setup.gpus)
+    available = None if share is None else share.available_bytes
     hopeless = searching and available is not None and pricing.least_high_bytes() > available
     budget = pricing.budget(with_tensors=with_tensors, with_allocator=not hopeless)
-    ranks = ranks_of(pricing, cluster or Cluster()) if isinstance(pricing, ManyGpus) else None
+    joined = with_own_link(cluster or Cluster(), _profile(device)) if isinstance(pricing, ManyGpus) else Cluster()
+    ranks = ranks_of(pricing, joined) if isinstance(pricing, ManyGpus) else None
     over = available is not None and not hopeless and budget.process_bytes > available
     at_limit = pricing.process_at_limit(available) if over and available is not None else None
-    verdict, reason = judge_ranks(budget, device, ranks, at_limit) if ranks else judge(budget, device, at_limit)
-    time = _time_of(pricing, device, searching=searching)
-    reason_not_to_run = why_not_runnable(setup, workload.task, model)
+    verdict, reason = judge_ranks(budget, share, ranks, at_limit) if ranks else judge(budget, share, at_limit)
+    time = "not asked for" if searching else price_time(pricing, _profile(device), joined)
+    reason_not_to_run = why_not_runnable(setup, workload.task, model, device)
     return Candidate(
         model=model.repo_id,
         total_params=model.total_params,
-        trainable_params=pricing.static.trainable_params,
+        trainable_params=(pricing if isinstance(pricing, ManyGpus) else pricing.static).trainable_params,
         setup=setup,
         workload=workload,
         device=device,
@@ -123,14 +124,6 @@ def judge_ranks(
         reason = f"a node's {ranks.gpus} processes need {needed} of host memory, and it has {free}"
         return ("no" if verdict else verdict), reason
     return verdict, f"each of {ranks.world_size} ranks {reason}" if verdict in ("fits", "no") else reason
-
-
-def _time_of(pricing: Pricing, device: Device | None, *, searching: bool) -> StepTime | str:
-    if searching:
-        return "not asked for"
-    if isinstance(pricing, ManyGpus):
-        return "how much of the communication between GPUs hides behind computing is not known"
-    return price_time(pricing, _profile(device))
 
 
 def _profile(device: Device | None) -> DeviceProfile | None:

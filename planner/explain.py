@@ -1,12 +1,13 @@
 """Explanation: a plan's budget line by line, and beside it, when there is a report, what really happened.
 
-error = actual - estimate, in bytes and as a fraction of the estimate. Nothing measured is None, never 0. Allocated,
-reserved and process figures are never compared with each other.
+Nothing measured is None, never 0. Allocated, reserved and process figures are never compared with each other.
 """
 
 from collections.abc import Iterable
 
+from vramplan.planner.compared import Compared as Compared
 from vramplan.planner.errors import StalePlanError
+from vramplan.planner.explain_ranks import ExplainedRank, explained_ranks, rank_remarks
 from vramplan.planner.memory.budget import STATIC_COMPONENTS, BudgetLine, Component, LiveTensor, PhaseBudget, PhaseName
 from vramplan.planner.plan import Plan
 from vramplan.planner.report import MeasuredPhase, RunReport
@@ -17,38 +18,6 @@ _COMPLETE_IN: dict[Component, tuple[PhaseName, ...]] = {
     "optimizer": ("optimizer_step",),
 }
 """Where a static component that grows during a step is there in full; the others are, in every phase after loading."""
-
-
-class Compared(Value):
-    """An estimate and what was measured for it."""
-
-    estimate_bytes: int | None
-    """None: measured, but nobody estimated it."""
-    high_bytes: int | None
-    actual_bytes: int | None = None
-
-    @property
-    def error_bytes(self) -> int | None:
-        """actual - estimate."""
-        if self.actual_bytes is None or self.estimate_bytes is None:
-            return None
-        return self.actual_bytes - self.estimate_bytes
-
-    @property
-    def error_fraction(self) -> float | None:
-        """The error as a share of the estimate; None where the estimate is 0.
-
-        >>> Compared(estimate_bytes=200, high_bytes=220, actual_bytes=210).error_fraction
-        0.05
-        """
-        if self.error_bytes is None or not self.estimate_bytes:
-            return None
-        return self.error_bytes / self.estimate_bytes
-
-    @property
-    def above_high(self) -> bool:
-        """More was used than the most we would have bet on."""
-        return self.actual_bytes is not None and self.high_bytes is not None and self.actual_bytes > self.high_bytes
 
 
 class ExplainedLine(Compared):
@@ -84,6 +53,8 @@ class Explanation(Value):
     phases: tuple[ExplainedPhase, ...]
     process_lines: tuple[ExplainedLine, ...]
     peak_tensors: tuple[LiveTensor, ...]
+    ranks: tuple[ExplainedRank, ...] = ()
+    """Of several processes, each that told."""
     remarks: tuple[str, ...]
 
 
@@ -98,7 +69,7 @@ def explain(plan: Plan, report: RunReport | None = None) -> Explanation:
             f"the report is of plan {report.plan_fingerprint[:12]}, this is plan {plan.fingerprint[:12]}",
             remedy="give the report that lies beside this plan",
         )
-    budget = plan.budget
+    budget, ranks = plan.budget, explained_ranks(plan, report)
     measured = {phase.name: phase for phase in report.phases} if report else {}
     phases = [_phase(phase, measured.get(phase.name), report) for phase in budget.phases]
     planned = {phase.name for phase in budget.phases}
@@ -110,7 +81,8 @@ def explain(plan: Plan, report: RunReport | None = None) -> Explanation:
         phases=tuple(phases),
         process_lines=tuple(_line(line, None) for line in budget.process_lines),
         peak_tensors=budget.peak_tensors,
-        remarks=tuple(_remarks(plan, report)) if report else (),
+        ranks=ranks,
+        remarks=(*_remarks(plan, report), *rank_remarks(plan, ranks)) if report else (),
     )
 
 

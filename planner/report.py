@@ -42,6 +42,19 @@ class RungTaken(Value):
     high_process_bytes: int | None = None
 
 
+class MeasuredRank(Value):
+    """What one of several processes measured of itself; None is not measured."""
+
+    rank: int
+    measured_shape: dict[str, int] | None = None
+    static: dict[Component, int] = Field(default_factory=dict)
+    phases: tuple[MeasuredPhase, ...] = ()
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    process_bytes: int | None = None
+    energy_joules: float | None = None
+
+
 class RunReport(Value):
     """The evidence a run leaves."""
 
@@ -89,3 +102,5 @@ class RunReport(Value):
     checkpoint_bytes: int | None = None
     checkpoint_seconds: float | None = None
     """What the last checkpoint took."""
+    ranks: tuple[MeasuredRank, ...] = ()
+    """Each process of several, the first among them: the other figures here are the first's, energy apart."""

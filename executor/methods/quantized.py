@@ -33,6 +33,7 @@ def quantization_config(setup: TrainingSetup, task: Task = "causal-lm") -> Any:
         bnb_4bit_quant_type=quant,
         bnb_4bit_use_double_quant=getattr(setup.method, "double_quant", True),
         bnb_4bit_compute_dtype=torch_dtype(compute),
+        **({"bnb_4bit_quant_storage": torch_dtype(setup.precision.dtype)} if setup.sharding == "fsdp" else {}),
         **skipped,
     )
 

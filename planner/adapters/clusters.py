@@ -44,7 +44,7 @@ def least_free(device: Device | None, gpus: int) -> Device | None:
     Raises:
         UsageError: there are fewer of that product.
     """
-    if gpus == 1 or device is None or device.source != "reading":
+    if gpus == 1 or device is None or device.source != "reading" or device.kind == "cpu":
         return device
     alike = [each for each in read_devices() if each.name == device.name]
     if len(alike) < gpus:

@@ -4,8 +4,10 @@ A plan file is JSON with two-space indents. ``plan_format`` comes first and is r
 of all other content, and the bytes of the file must be exactly what we would write, so an edit of one byte is refused.
 """
 
+import glob
 import json
 import os
+import re
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +17,7 @@ from pydantic import ValidationError
 
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.errors import CorruptPlanError, PlanFormatError, UsageError
+from vramplan.planner.explain_ranks import of_report
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.plan import PLAN_FORMAT, Plan, PlannedData, PlannedModel
 from vramplan.planner.plan_hash import file_sha256_of, fingerprint_of, sha256_of
@@ -122,6 +125,26 @@ def read_report(path: Path) -> RunReport:
         raise UsageError(
             f"{path} is not a run report: {where}: {first['msg']}", remedy="a run writes report.json beside its plan"
         ) from error
+
+
+def read_reports(path: Path) -> RunReport:
+    """A report with those of the other ranks, which exported scripts write beside it: ``report-rank1.json`` ...
+
+    Raises:
+        UsageError: one of them cannot be read, or is not a report.
+    """
+    report = read_report(path)
+    beside = {int(found["rank"]): each for each in path.parent.glob(f"{glob.escape(path.stem)}-rank*{path.suffix}")
+              if (found := _OF_A_RANK.search(each.stem))}  # fmt: skip
+    if report.ranks or not beside:
+        return report
+    others = {rank: read_report(each) for rank, each in sorted(beside.items())}
+    ours = {rank: each for rank, each in others.items() if each.plan_fingerprint == report.plan_fingerprint}
+    ranks = (of_report(report, 0), *(of_report(each, rank) for rank, each in ours.items()))
+    return report.model_copy(update={"ranks": ranks})
+
+
+_OF_A_RANK = re.compile(r"-rank(?P<rank>[0-9]{1,6})$")
 
 
 def _content(plan: Plan) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vramplan.hardware_profiles.loader import ProfileRow, load_rows, load_sources
 from vramplan.planner.device import Device, DeviceProfile
@@ -170,12 +170,29 @@ def _profile(row: ProfileRow) -> DeviceProfile:
         flash_attention_2=row.flash_attention_2,
         bnb_4bit=row.bnb_4bit,
         tdp_watts=row.tdp_watts,
+        **_link(row),
         form_factor=row.form_factor,
         usd_per_hour=None if row.price is None else row.price.usd_per_hour,
         usd_per_hour_on=None if row.price is None else row.price.on,
         sources=tuple(_source_lines(row)),
         notes=row.notes,
     )
+
+
+_PCIE_GB_PER_SECOND = {"3.0": 15.75, "4.0": 31.5, "5.0": 63.0, "6.0": 121.0}
+"""Of 16 lanes in one direction (PCI-SIG; hardware_profiles/interconnects.json)."""
+
+
+def _link(row: ProfileRow) -> dict[str, Any]:
+    """NVLink of boards that are built with it; between cards in slots it is a bridge that few have, so PCIe."""
+    bridged = row.form_factor != "datacenter" or {"pcie", "nvl"} & set(row.name.lower().split())
+    if row.nvlink_gb_per_second is not None and not bridged:
+        return {"link": "NVLink", "link_bytes_per_second": round(row.nvlink_gb_per_second / 2 * 10**9)}
+    version, _, lanes = (row.pcie or "").partition(" x")
+    if version not in _PCIE_GB_PER_SECOND or not lanes.isdigit():
+        return {}
+    rate = _PCIE_GB_PER_SECOND[version] * int(lanes) / 16
+    return {"link": f"PCIe {version} x{lanes}", "link_bytes_per_second": round(rate * 10**9)}
 
 
 def _whole(figure: float | None, unit: int) -> int | None:

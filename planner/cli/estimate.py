@@ -25,9 +25,10 @@ from vramplan.planner.methods import ESTIMATED_NAMES
 from vramplan.planner.resolve import Resolved, given_for_method
 from vramplan.planner.units import format_bytes
 
-SOLVABLE = ("sequence-length", "micro-batch", "rank")
+SOLVABLE = ("sequence-length", "micro-batch", "rank", "gpus")
 """What ``--solve`` can look for."""
 
+SOLVE_HELP = "the largest that fits: sequence-length, micro-batch, rank; gpus: how many are enough, what more gain"
 
 class Unpriced(NamedTuple):
     """A method that has no price here, and why."""
@@ -41,9 +42,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("estimate", description="Price one setup, or each method when --method is left out.")
     add_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--solve", type=one_of(*SOLVABLE), metavar="OPTION", help=f"the largest that fits: {', '.join(SOLVABLE)}"
-    )
+    parser.add_argument("--solve", type=one_of(*SOLVABLE), metavar="OPTION", help=SOLVE_HELP)
     parser.rare.add_argument("--price", type=number, metavar="USD", help="dollars an hour of the device")
     parser.set_defaults(run=run)
 
@@ -55,6 +54,10 @@ def run(args: Any) -> ExitCode:
     given = given_options(args)
     subject = subjects.look_up(args)
     if args.solve is not None:
+    if args.solve == "gpus":
+        from vramplan.planner.cli.gains import run_gains
+
+        return run_gains(given, subject, usd_per_hour=args.price, as_json=args.json)
         from vramplan.planner.cli.solve import run_solve
 
         return run_solve(args.solve, given, subject, as_json=args.json)

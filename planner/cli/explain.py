@@ -5,14 +5,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vramplan.planner.adapters.plan_files import read_plan, read_report
+from vramplan.planner.adapters.plan_files import read_plan, read_reports
 from vramplan.planner.cli.ledger import method_words, phase_words
 from vramplan.planner.cli.render import joined, paragraph, show, show_json, table, terminal_width
 from vramplan.planner.errors import ExitCode, UsageError
 from vramplan.planner.explain import Compared, ExplainedLine, ExplainedPhase, Explanation, explain
+from vramplan.planner.explain_ranks import ExplainedRank
 from vramplan.planner.units import format_bytes, format_count
 
 NOT_MEASURED = "not measured"
+MOST_RANKS = 16
+"""Of more, the others are in ``--json``."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -45,7 +48,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     plan = read_plan(path)
     beside = path.with_name("report.json")
     report_path = Path(args.report) if args.report else beside if beside.exists() else None
-    explanation = explain(plan, read_report(report_path) if report_path else None)
+    explanation = explain(plan, read_reports(report_path) if report_path else None)
     if args.json:
         show_json(explanation_object(explanation))
     else:
@@ -74,6 +77,7 @@ def explanation_object(explanation: Explanation) -> dict[str, Any]:
         "phases": phases,
         "process_lines": [_compared(line) for line in explanation.process_lines],
         "peak_tensors": [tensor.model_dump(mode="json") for tensor in explanation.peak_tensors],
+        "ranks": [_of_rank(rank) for rank in explanation.ranks],
         "report": explanation.report.model_dump(mode="json") if explanation.report else None,
         "remarks": list(explanation.remarks),
     }
@@ -91,6 +95,8 @@ def explanation_text(explanation: Explanation, *, width: int) -> str:
         blocks += [_phases(explanation, width), ""]
     peak = plan.budget.peak_phase
     for phase in sorted(explanation.phases, key=lambda phase: phase.name != peak):
+    if explanation.ranks:
+        blocks += [_ranks(explanation, width), ""]
         if phase.lines:
             blocks += [_ledger(phase, analyze=explanation.report is not None, peak=phase.name == peak, width=width), ""]
     if explanation.process_lines:
@@ -142,6 +148,28 @@ def _phases(explanation: Explanation, width: int) -> str:
     tracked = any(phase.tracked_bytes is not None for phase in explanation.phases)
     rows = [["phase", "estimate", "up to", "actual", *(["tracker"] if tracked else []), "error"]]
     for phase in explanation.phases:
+def _ranks(explanation: Explanation, width: int) -> str:
+    """The budget, which is that of the rank that holds most, and under it what each rank held."""
+    columns = ("allocated", "reserved", "static", "process")
+    rows = [["rank", *(word for name in columns for word in (name, "error"))]]
+    planned = explanation.ranks[0]
+    rows.append(["planned", *(word for name in columns for word in (_size(getattr(planned, name).estimate_bytes), ""))])
+    for rank in explanation.ranks[:MOST_RANKS]:
+        found = [getattr(rank, name) for name in columns]
+        sizes = [word for each in found for word in (_size(each.actual_bytes), _share(each))]
+        rows.append([str(rank.rank), *sizes])
+    more = len(explanation.ranks) - MOST_RANKS
+    rows += [[f"{more} more", *[""] * 8]] if more > 0 else []
+    return table(rows, "<" + "><" * 4, width=width)
+
+
+def _share(row: Compared) -> str:
+    """The error alone, short: there are four in a row."""
+    if row.error_fraction is None:
+        return ""
+    return "exact" if row.error_bytes == 0 else f"{row.error_fraction:+.1%}".replace("%", " %")
+
+
         by_tracker = [_size(phase.tracked_bytes)] if tracked else []
         rows.append([phase_words(phase.name), *_sizes(phase), *by_tracker, error_words(phase)])
     return table(rows, "<>>>" + (">" if tracked else "") + "<", width=width)
@@ -207,4 +235,9 @@ def _compared(row: Compared) -> dict[str, Any]:
     return row.model_dump(mode="json", exclude={"lines"}) | {
         "error_bytes": row.error_bytes,
         "error_fraction": row.error_fraction,
+def _of_rank(rank: ExplainedRank) -> dict[str, Any]:
+    names = ("allocated", "reserved", "static", "process")
+    return {"rank": rank.rank} | {name: _compared(getattr(rank, name)) for name in names}
+
+
     }

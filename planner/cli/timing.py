@@ -33,7 +33,7 @@ def time_text(candidate: Candidate, cost: RunCost, *, width: int) -> str:
         [
             paragraph(step_words(time), width=width, first="time     "),
             table(rows, "<><", width=width),
-            paragraph(run_words(cost), width=width, first="run      "),
+            paragraph(run_words(cost, candidate.setup.world_size), width=width, first="run      "),
             paragraph(f"times are {time.basis}", width=width, first="basis: "),
         ]
     )
@@ -51,15 +51,16 @@ def step_words(time: StepTime) -> str:
     )
 
 
-def run_words(cost: RunCost) -> str:
-    """The whole run, and what is missing."""
+def run_words(cost: RunCost, gpus: int = 1) -> str:
+    """The whole run on so many devices, and what is missing."""
     parts = [] if cost.steps is None else [f"{cost.steps:,} steps"]
     if cost.hours is not None:
         parts.append(_range(cost.hours, "hours"))
     if cost.kilowatt_hours is not None:
-        parts.append(_range(cost.kilowatt_hours, "kWh for the board"))
+        parts.append(_range(cost.kilowatt_hours, f"kWh for {'the board' if gpus == 1 else f'{gpus} boards'}"))
     if cost.usd is not None:
-        parts.append(f"{_range(cost.usd, 'USD')} at {cost.usd_per_hour:g} an hour ({cost.price_basis})")
+        hour = "an hour" if gpus == 1 else f"an hour of each of {gpus} GPUs"
+        parts.append(f"{_range(cost.usd, 'USD')} at {cost.usd_per_hour:g} {hour} ({cost.price_basis})")
     return joined((*parts, *(f"unknown: {reason}" for reason in cost.unknown_because)))
 
 

@@ -14,6 +14,8 @@ what is gathered or scattered, twice that of what is all-reduced. P parameters g
     fsdp, zero3 a (2 P + G)
 """
 
+from typing import NamedTuple
+
 from vramplan.planner.cluster import Cluster, Link, Ranks
 from vramplan.planner.memory.outside import CPU_PROCESS_BYTES
 from vramplan.planner.memory.sharded import FsdpPricing, ManyGpus, ZeroPricing
@@ -22,13 +24,27 @@ from vramplan.planner.methods import quant_of, trains_base
 from vramplan.planner.units import format_bytes
 
 
+class Sent(NamedTuple):
+    """Bytes that each rank sends in an optimizer step, by when."""
+
+    each_micro_batch: float = 0.0
+    last_backward: float = 0.0
+    after_step: float = 0.0
+    gathers: bool = False
+    """Weights are gathered in each micro batch, so its forward hides some of it too."""
+
+    def in_a_step(self, micro_batches: int) -> float:
+        """All of it."""
+        return self.each_micro_batch * micro_batches + self.last_backward + self.after_step
+
+
 def ranks_of(pricing: ManyGpus, cluster: Cluster) -> Ranks:
     """What the ranks take together."""
     setup = pricing.asked
     first, other, because = _host_loading(pricing)
     pinned = _pinned(pricing)
     first, other = first + CPU_PROCESS_BYTES + pinned, other + CPU_PROCESS_BYTES + pinned
-    sent = sent_bytes(pricing)
+    sent = int(sent_by(pricing).in_a_step(setup.gradient_accumulation_steps))
     seconds, why = _seconds(sent, setup.nodes, cluster)
     return Ranks(
         world_size=setup.world_size,
@@ -100,28 +116,35 @@ def _pinned(pricing: ManyGpus) -> int:
     return trained * 16 + weights  # fp32 masters, two states, gradients
 
 
-def sent_bytes(pricing: ManyGpus) -> int:
-    """By each rank in an optimizer step."""
-    setup, world = pricing.asked, pricing.world
+def sent_by(pricing: ManyGpus) -> Sent:
+    """By each rank, in rings."""
     alone = count_static(pricing.question.model, pricing.question.setup)
-    parameters = sum(group.rounded(1) for group in (*alone.weights, *alone.adapter))
-    gradients = sum(group.rounded(1) for group in alone.trainable)
-    micro_steps = setup.gradient_accumulation_steps
-    total = {
-        "ddp": 2 * gradients,
-        "zero1": 2 * gradients + gradients,
-        "zero2": micro_steps * gradients + gradients,
-        "zero3": micro_steps * (2 * parameters + gradients),
-        "fsdp": micro_steps * (2 * parameters + gradients),
-    }[setup.sharding]
-    return total * (world - 1) // world
+    share = (pricing.world - 1) / pricing.world
+    parameters = share * sum(group.rounded(1) for group in (*alone.weights, *alone.adapter))
+    gradients = share * sum(group.rounded(1) for group in alone.trainable)
+    sharded = Sent(each_micro_batch=2 * parameters + gradients, gathers=True)
+    return {
+        "ddp": Sent(last_backward=2 * gradients),
+        "zero1": Sent(last_backward=2 * gradients, after_step=gradients),
+        "zero2": Sent(each_micro_batch=gradients, after_step=gradients),
+        "zero3": sharded,
+        "fsdp": sharded,
+    }[pricing.asked.sharding]
+
+
+def slowest_link(cluster: Cluster, nodes: int) -> Link | str:
+    """The link that decides, or what is not known."""
+    needed: list[Link | None] = [cluster.within_node] + ([cluster.between_nodes] if nodes > 1 else [])
+    known = [link for link in needed if link is not None]
+    if len(known) < len(needed):
+        return "name the links with --interconnect, such as nvlink4 or nvlink4,infiniband-ndr"
+    return min(known, key=lambda link: link.bytes_per_second)
 
 
 def _seconds(sent: int, nodes: int, cluster: Cluster) -> tuple[float | None, str]:
-    needed: list[Link | None] = [cluster.within_node] + ([cluster.between_nodes] if nodes > 1 else [])
-    if any(link is None for link in needed):
-        return None, "not known: name the links with --interconnect, such as nvlink4 or nvlink4,infiniband-ndr"
-    slowest = min((link for link in needed if link is not None), key=lambda link: link.bytes_per_second)
+    slowest = slowest_link(cluster, nodes)
+    if isinstance(slowest, str):
+        return None, f"not known: {slowest}"
     rate = f"{format_bytes(slowest.bytes_per_second)}/s"
     return sent / slowest.bytes_per_second, f"at {slowest.name}'s own {rate}, none of it hidden behind computing"
 

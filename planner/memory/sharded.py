@@ -22,7 +22,7 @@ from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.replay import Replay, Replayed
 from vramplan.planner.memory.static import StaticMemory
 from vramplan.planner.memory.units import Units, shard_groups, units_of
-from vramplan.planner.methods import Full, Layerwise, Lora, Qlora, quant_of, trains_base
+from vramplan.planner.methods import Full, Layerwise, Lora, Qlora, quant_of, trainable_blocks, trains_base
 from vramplan.planner.programs.program import Alloc, Program, Size, stack_name
 from vramplan.planner.units import MIB
 
@@ -64,6 +64,10 @@ def check_sharding(question: Question) -> None:
             f"--sharding {sharding} with --method {setup.method.kind} is not priced yet",
             remedy="use --sharding ddp, or --method full, lora or qlora",
         )
+    if trainable_blocks(setup.method) is not None:
+        raise UnsupportedError(
+            f"--sharding {sharding} with --trainable-blocks is not priced yet", remedy="use --sharding ddp"
+        )
     if quant_of(setup.method) == "int8" or getattr(setup.method, "use_dora", False):
         what = "--use-dora" if getattr(setup.method, "use_dora", False) else "--quant int8"
         raise UnsupportedError(f"--sharding {sharding} with {what} is not priced yet", remedy="use --sharding ddp")
@@ -84,6 +88,7 @@ class ManyGpus(Pricing):
     def __init__(self, question: Question, program: Program) -> None:
         super().__init__(replace(question, setup=computing_setup(question.setup)), program)
         self.world = question.setup.world_size
+        self.trainable_params = self.static.trainable_params  # of the model: what is sharded holds a part of them
         self.asked = question.setup
 
     def _process_lines(self, over_allocated: int, at_worst: int) -> tuple[BudgetLine, ...]:

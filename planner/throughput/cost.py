@@ -1,8 +1,8 @@
 """What a run takes: optimizer steps, hours, energy of the board, money.
 
 steps   = ceil(examples x epochs / sequences per step)
-kWh     = hours x board power x utilisation; the host's own power is not counted
-money   = hours x the price of an hour
+kWh     = hours x GPUs x board power x utilisation; the hosts' own power is not counted
+money   = hours x GPUs x the price of an hour of one
 """
 
 import math
@@ -27,11 +27,11 @@ def run_cost(
     usd_per_hour: float | None = None,
     max_steps: int | None = None,
 ) -> RunCost:
-    """What a run of a workload takes on one device.
+    """What a run of a workload takes on the devices of its setup.
 
     Args:
         time: of one optimizer step whose rows are the longest; None: not known.
-        usd_per_hour: ``--price``; the profile's dated price without.
+        usd_per_hour: ``--price``, of one device; the profile's dated price without.
         max_steps: where the run stops earlier.
     """
     missing = []
@@ -51,8 +51,8 @@ def run_cost(
     return RunCost(
         steps=steps,
         hours=hours,
-        kilowatt_hours=None if watts is None else _energy(hours, watts),
-        usd=None if price is None else hours.times(price),
+        kilowatt_hours=None if watts is None else _energy(hours, watts * setup.world_size),
+        usd=None if price is None else hours.times(price * setup.world_size),
         usd_per_hour=price,
         price_basis=price_basis,
         unknown_because=tuple(missing),

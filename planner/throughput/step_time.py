@@ -19,6 +19,7 @@ from vramplan.planner.dtypes import BYTES
 from vramplan.planner.memory.price import Question
 from vramplan.planner.memory.replay import Replay
 from vramplan.planner.memory.static import StaticMemory
+from vramplan.planner.throughput.communication import Exchange
 from vramplan.planner.throughput.constants import Constants
 from vramplan.planner.throughput.fitted import CONSTANTS
 from vramplan.planner.throughput.flops import MicroStepWork, Work, count_work
@@ -68,22 +69,6 @@ class PhaseTime(NamedTuple):
         return max(self.device, self.host) + self.unhidden * min(self.device, self.host)
 
 
-class Shards(NamedTuple):
-    """Weights, gradients and optimizer states split over devices, as fully sharded data parallelism does."""
-
-    ranks: int
-    link_bytes_per_second: float
-    """Of the slowest link a collective crosses, one direction; between nodes, of a node."""
-    parameter_bytes: int
-    """In the dtype that is gathered."""
-
-    def seconds(self, known: Constants) -> float:
-        """Of one micro batch: weights gathered for the forward and the backward, gradients scattered
-        (Zhao et al., 2023, arXiv:2304.11277, section 3)."""
-        moved = 3 * self.parameter_bytes * (self.ranks - 1) / self.ranks
-        return moved / (self.link_bytes_per_second * known.link_fraction)
-
-
 def compute_dtype(setup: TrainingSetup) -> str:
     """The dtype products run in: autocast's, else the base's."""
     mixed = setup.precision.mixed_precision
@@ -120,25 +105,40 @@ def count(question: Question, replay: Replay, static: StaticMemory) -> Counted:
 
 
 def step_time(
-    counted: Counted, rates: Rates, known: Constants = CONSTANTS, *, shards: Shards | None = None
+    counted: Counted, rates: Rates, known: Constants = CONSTANTS, *, exchange: Exchange | None = None, ranks: int = 1
 ) -> StepTime:
-    """The time of one optimizer step; of several devices, where each does what is counted and they share the states."""
-    lines = tuple(_lines(counted, rates, known, shards))
+    """The time of one optimizer step; of several devices, where each does what is counted and they exchange the rest.
+
+    The lower end has all of the exchange hidden behind computing, the upper end none of it.
+
+    Args:
+        ranks: how many devices do so; tokens are of all of them, FLOPs of one.
+    """
+    lines = tuple(_lines(counted, rates, known, exchange))
     seconds = sum(line.seconds for line in lines)
     measured = rates.architecture in known.flops_per_joule
     low, high = (known.low, known.high) if measured else (known.unmeasured_low, known.unmeasured_high)
-    tokens = counted.tokens_per_step
+    computing = sum(line.seconds for line in lines if line.phase != "communication")
+    at_most = computing + (exchange.seconds(known.link_fraction, counted.micro_batches) if exchange else 0.0)
+    span = Range(low=computing * low, typical=seconds, high=at_most * high)
+    tokens = counted.tokens_per_step * ranks
     needed = counted.work.model_flops * counted.micro_batches
+    basis = known.basis if measured else f"{known.basis}; no run on {rates.architecture} among them"
+    if exchange is not None:
+        basis += (
+            f"; between ranks {known.link_fraction:.0%} of {exchange.name}, as far as computing does not hide it; "
+            "the range is from all of it hidden to none"
+        )
     return StepTime(
-        seconds=Range(low=seconds * low, typical=seconds, high=seconds * high),
+        seconds=span,
         lines=lines,
         tokens_per_step=tokens,
-        tokens_per_second=Range(low=tokens / (seconds * high), typical=tokens / seconds, high=tokens / (seconds * low)),
+        tokens_per_second=Range(low=tokens / span.high, typical=tokens / seconds, high=tokens / span.low),
         model_flops=needed,
         device_flops=counted.work.flops * counted.micro_batches,
         peak_flops_per_second=rates.flops_per_second,
         mfu=mfu(needed, seconds, rates.flops_per_second),
-        basis=known.basis if measured else f"{known.basis}; no run on {rates.architecture} among them",
+        basis=basis,
     )
 
 
@@ -151,7 +151,7 @@ def mfu(model_flops: int, seconds: float, peak_flops_per_second: int) -> float:
     return model_flops / seconds / peak_flops_per_second
 
 
-def _lines(counted: Counted, rates: Rates, known: Constants, shards: Shards | None) -> Iterator[TimeLine]:
+def _lines(counted: Counted, rates: Rates, known: Constants, exchange: Exchange | None) -> Iterator[TimeLine]:
     work, traffic, times = counted.work, counted.traffic, counted.micro_batches
     backward = work.backward + work.recomputation
     parts: tuple[tuple[TimePhase, Work, Traffic], ...] = (
@@ -159,23 +159,22 @@ def _lines(counted: Counted, rates: Rates, known: Constants, shards: Shards | No
         ("loss", work.loss, traffic.phase("loss")),
         ("backward", backward, traffic.phase("backward")),
     )
-    busy = 0.0
+    busy = took_backward = 0.0
     for phase, needed, moved in parts:
         accumulated = counted.optimizer.accumulated_bytes / times if phase == "backward" else 0.0
         took = phase_time(needed, moved, rates, known, moved_bytes=accumulated)
-        busy += took.seconds
+        busy, took_backward = busy + took.seconds, took.seconds
         yield TimeLine(phase=phase, seconds=took.seconds * times, because=_because(took, needed, times))
     step = counted.optimizer
-    moved_bytes = step.moved_bytes / (shards.ranks if shards else 1)
-    streamed = moved_bytes / (rates.bytes_per_second * known.memory_fraction)
+    streamed = step.moved_bytes / (rates.bytes_per_second * known.memory_fraction)
     seconds = max(streamed, step.kernels * known.launch_seconds)
-    yield TimeLine(phase="optimizer_step", seconds=seconds, because=f"{moved_bytes / 1e9:.2f} GB moved")
-    if shards:
-        taken = shards.seconds(known)
+    yield TimeLine(phase="optimizer_step", seconds=seconds, because=f"{step.moved_bytes / 1e9:.2f} GB moved")
+    if exchange:
         yield TimeLine(
             phase="communication",
-            seconds=max(0.0, taken - busy) * times,
-            because=f"{taken * times:.2f} s of it, hidden as far as the phases are long",
+            seconds=exchange.unhidden_seconds(known.link_fraction, busy, took_backward, times),
+            because=f"{exchange.seconds(known.link_fraction, times):.3g} s over {exchange.name}, hidden as far as the "
+            "phases beside it are long",
         )
 
 

@@ -10,6 +10,7 @@ from tests.fakes import make_device, make_model_spec
 from vramplan.planner.adapters.clusters import make_cluster
 from vramplan.planner.adapters.devices import resolve_device
 from vramplan.planner.adapters.models import resolve_model
+from vramplan.planner.adapters.profiles import match_profile
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cluster import Cluster
 from vramplan.planner.errors import UnsupportedError, UsageError
@@ -19,6 +20,7 @@ from vramplan.planner.memory.groups import Group
 from vramplan.planner.memory.sharded import buckets
 from vramplan.planner.memory.units import Parameter, Unit
 from vramplan.planner.resolve import Resolved, resolve
+from vramplan.planner.throughput.cost import run_cost
 from vramplan.planner.units import GIB, MIB
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "sharded.json"
@@ -153,7 +155,13 @@ def test_time_on_the_links_is_what_a_ring_sends_at_the_slowest_links_speed() -> 
     assert rank.ranks is not None
     assert rank.ranks.sent_bytes_per_step == 41_943_040 * 4 * 2 * 7 // 8
     assert rank.ranks.communication_seconds == pytest.approx(41_943_040 * 4 * 2 * 7 / 8 / 31.5e9)
-    assert priced(method="lora", gpus=8, sharding="ddp").ranks.communication_seconds is None  # type: ignore[union-attr]
+    own = priced(method="lora", gpus=8, sharding="ddp").ranks
+    assert own is not None
+    assert own.communication_seconds == pytest.approx(41_943_040 * 4 * 2 * 7 / 8 / 300e9)  # an A100's NVLink
+    assert "assumed" in own.communication_because
+    far = priced(method="lora", gpus=8, nodes=2, sharding="ddp").ranks
+    assert far is not None
+    assert far.communication_seconds is None
 
 
 def test_a_link_nobody_knows_is_refused_with_those_that_are() -> None:
@@ -199,10 +207,77 @@ def test_what_is_not_priced_with_several_gpus_is_refused_by_name(given: dict[str
         priced(gpus=2, **given)
 
 
-def test_a_run_on_several_gpus_is_priced_and_not_run() -> None:
-    rank = priced(method="lora", gpus=2, sharding="ddp")
-    assert not rank.runnable
-    assert "one process" in str(rank.not_runnable_because)
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"gpus": 2, "sharding": "ddp"}, None),
+        ({"gpus": 2, "sharding": "fsdp"}, None),
+        ({"gpus": 2, "sharding": "fsdp", "offload": "all"}, None),
+        ({"gpus": 2, "nodes": 2}, "the processes of one node"),
+        ({"gpus": 2, "sharding": "zero2"}, "does not start DeepSpeed"),
+        ({"gpus": 2, "sharding": "fsdp", "init_lora_weights": "pissa"}, "--init-lora-weights pissa under FSDP2"),
+        ({"gpus": 2, "sharding": "fsdp", "method": "qlora", "kbit_preparation": True}, "--kbit-preparation"),
+    ],
+)
+def test_what_runs_on_several_gpus_and_what_does_not(given: dict[str, Any], words: str | None) -> None:
+    rank = priced(**{"method": "lora", **given})
+    assert rank.runnable == (words is None)
+    assert (words or "None") in str(rank.not_runnable_because)
+
+
+def test_a_sharded_model_trains_all_its_parameters() -> None:
+    assert priced(method="full", gpus=8).trainable_params == LLAMA_PARAMS
+
+
+def test_processes_on_one_processor_share_its_memory() -> None:
+    spec, cpu = make_model_spec(), make_device(kind="cpu", total_bytes=3 * GIB, free_bytes=None, profile=None)
+    verdicts = []
+    for gpus in (1, 2):
+        answer = resolve({"method": "lora", "gpus": gpus, "sharding": "ddp" if gpus > 1 else "none"}, spec, cpu)
+        found = estimate(spec, answer.workload, answer.setup, cpu)
+        verdicts.append((found.available_bytes, found.verdict))
+    assert [available for available, _ in verdicts] == [3 * GIB, 3 * GIB // 2]
+
+
+# ------------------------------------------------------------------ time
+def test_a_step_of_several_gpus_is_as_long_as_computing_and_what_nothing_hides() -> None:
+    """LoRA by DDP sends 293 MB a step: NVLink hides that behind the last backward, 10 Gbit/s Ethernet does not."""
+    alone = priced(method="lora", tokens_per_step=4096 * 8).time
+    near = priced(method="lora", gpus=8, sharding="ddp", tokens_per_step=4096 * 8).time
+    assert alone is not None
+    assert near is not None
+    assert near.tokens_per_step == alone.tokens_per_step
+    assert near.lines[-1].phase == "communication"
+    assert near.lines[-1].seconds == 0
+    assert near.tokens_per_second.typical / alone.tokens_per_second.typical == pytest.approx(8, rel=0.05)
+    links = make_cluster("nvlink3,ethernet-10g", None)
+    far = priced(method="lora", gpus=4, nodes=2, sharding="ddp", cluster=links, tokens_per_step=4096 * 8).time
+    assert far is not None
+    sent = 41_943_040 * 4 * 2 * 7 / 8
+    assert far.lines[-1].seconds == pytest.approx(
+        sent / (0.7 * 1.25e9), abs=far.seconds.typical - far.lines[-1].seconds
+    )
+    assert far.seconds.low < near.seconds.typical < far.seconds.high
+
+
+def test_full_training_gathers_its_weights_in_every_micro_batch() -> None:
+    """By hand: 8.03 B x 2 bytes, gathered twice and reduced once, 7/8 of it, at 70 % of 300 GB/s."""
+    rank = priced(method="full", gpus=8, sequence_length=512)
+    assert rank.time is not None
+    whole = 3 * LLAMA_PARAMS * 2 * 7 / 8 / (0.7 * 300e9) * rank.setup.gradient_accumulation_steps
+    assert f"{whole:.3g} s over NVLink" in rank.time.lines[-1].because
+    assert "--interconnect says otherwise" in rank.time.basis
+
+
+def test_a_run_on_several_gpus_costs_an_hour_of_each() -> None:
+    rank = priced(method="lora", gpus=8, sharding="ddp")
+    profile = match_profile("NVIDIA A100 SXM4 80 GB")[0]
+    cost = run_cost(rank.time, rank.workload, rank.setup, profile, usd_per_hour=2.0, max_steps=100)
+    assert cost.hours is not None
+    assert cost.usd is not None
+    assert cost.kilowatt_hours is not None
+    assert cost.usd.typical == pytest.approx(cost.hours.typical * 8 * 2)
+    assert cost.kilowatt_hours.high == pytest.approx(cost.hours.high * 8 * 0.4)
 
 
 # ------------------------------------------------------------------ against real ranks

@@ -7,10 +7,11 @@ from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.estimate import estimate
 from vramplan.planner.resolve import resolve
+from vramplan.planner.throughput.communication import sharded
 from vramplan.planner.throughput.constants import Constants
 from vramplan.planner.throughput.flops import MicroStepWork, Work
 from vramplan.planner.throughput.optimizer_traffic import OptimizerTraffic
-from vramplan.planner.throughput.step_time import Counted, Rates, Shards, step_time
+from vramplan.planner.throughput.step_time import Counted, Rates, step_time
 from vramplan.planner.throughput.traffic import MicroStepTraffic, Traffic
 
 LLAMA = "meta-llama/Llama-3.1-8B"
@@ -101,8 +102,8 @@ def test_gathering_weights_costs_only_what_the_phases_do_not_hide():
     counted = Counted(work, MicroStepTraffic(), OptimizerTraffic(0, 0, 0), micro_batches=2, tokens_per_step=1000)
     rates = Rates(100 * 10**12, 10**12, "Ampere", 400)
     alone = step_time(counted, rates).seconds.typical
-    near = step_time(counted, rates, shards=Shards(8, 10**12, 10**6)).seconds.typical
-    far = step_time(counted, rates, shards=Shards(8, 10**9, 10**9)).seconds.typical
+    near = step_time(counted, rates, exchange=sharded(8, 10**12, 10**6)).seconds.typical
+    far = step_time(counted, rates, exchange=sharded(8, 10**9, 10**9)).seconds.typical
     assert near == pytest.approx(alone)
     # three times 10^9 bytes x 7/8 at 70 % of 10^9 bytes a second, for each of two micro batches
     assert far == pytest.approx(2 * 3 * 0.875 / 0.7)
