@@ -27,8 +27,8 @@ from vramplan.planner.units import format_bytes
 
 SOLVABLE = ("sequence-length", "micro-batch", "rank", "gpus")
 """What ``--solve`` can look for."""
-
 SOLVE_HELP = "the largest that fits: sequence-length, micro-batch, rank; gpus: how many are enough, what more gain"
+
 
 class Unpriced(NamedTuple):
     """A method that has no price here, and why."""
@@ -53,11 +53,11 @@ def run(args: Any) -> ExitCode:
         raise UsageError(f"--price {args.price:g} is below zero", remedy="give dollars an hour, such as --price 1.5")
     given = given_options(args)
     subject = subjects.look_up(args)
-    if args.solve is not None:
     if args.solve == "gpus":
         from vramplan.planner.cli.gains import run_gains
 
         return run_gains(given, subject, usd_per_hour=args.price, as_json=args.json)
+    if args.solve is not None:
         from vramplan.planner.cli.solve import run_solve
 
         return run_solve(args.solve, given, subject, as_json=args.json)

@@ -73,11 +73,11 @@ def explanation_object(explanation: Explanation) -> dict[str, Any]:
     return {
         "plan": explanation.plan.model_dump(mode="json", exclude={"budget"}),
         "figures": [_compared(figure) for figure in explanation.figures],
+        "ranks": [_of_rank(rank) for rank in explanation.ranks],
         "peak_phase": explanation.plan.budget.peak_phase,
         "phases": phases,
         "process_lines": [_compared(line) for line in explanation.process_lines],
         "peak_tensors": [tensor.model_dump(mode="json") for tensor in explanation.peak_tensors],
-        "ranks": [_of_rank(rank) for rank in explanation.ranks],
         "report": explanation.report.model_dump(mode="json") if explanation.report else None,
         "remarks": list(explanation.remarks),
     }
@@ -91,12 +91,12 @@ def explanation_text(explanation: Explanation, *, width: int) -> str:
     head = joined((plan.model.repo_id, method_words(plan.setup.method), device, f"plan {plan.fingerprint[:12]}"))
     blocks = [paragraph(f"{title}  {head}", width=width), paragraph(_setup_words(explanation), width=width), ""]
     blocks += [_figures(explanation, width), ""]
+    if explanation.ranks:
+        blocks += [_ranks(explanation, width), ""]
     if explanation.report is not None:
         blocks += [_phases(explanation, width), ""]
     peak = plan.budget.peak_phase
     for phase in sorted(explanation.phases, key=lambda phase: phase.name != peak):
-    if explanation.ranks:
-        blocks += [_ranks(explanation, width), ""]
         if phase.lines:
             blocks += [_ledger(phase, analyze=explanation.report is not None, peak=phase.name == peak, width=width), ""]
     if explanation.process_lines:
@@ -144,10 +144,6 @@ def _figures(explanation: Explanation, width: int) -> str:
     return table(rows, "<>>>" + (">" if tracked else "") + "<", width=width)
 
 
-def _phases(explanation: Explanation, width: int) -> str:
-    tracked = any(phase.tracked_bytes is not None for phase in explanation.phases)
-    rows = [["phase", "estimate", "up to", "actual", *(["tracker"] if tracked else []), "error"]]
-    for phase in explanation.phases:
 def _ranks(explanation: Explanation, width: int) -> str:
     """The budget, which is that of the rank that holds most, and under it what each rank held."""
     columns = ("allocated", "reserved", "static", "process")
@@ -170,6 +166,10 @@ def _share(row: Compared) -> str:
     return "exact" if row.error_bytes == 0 else f"{row.error_fraction:+.1%}".replace("%", " %")
 
 
+def _phases(explanation: Explanation, width: int) -> str:
+    tracked = any(phase.tracked_bytes is not None for phase in explanation.phases)
+    rows = [["phase", "estimate", "up to", "actual", *(["tracker"] if tracked else []), "error"]]
+    for phase in explanation.phases:
         by_tracker = [_size(phase.tracked_bytes)] if tracked else []
         rows.append([phase_words(phase.name), *_sizes(phase), *by_tracker, error_words(phase)])
     return table(rows, "<>>>" + (">" if tracked else "") + "<", width=width)
@@ -231,13 +231,13 @@ def _name(line: ExplainedLine) -> str:
     return line.component.replace("_", " ")
 
 
-def _compared(row: Compared) -> dict[str, Any]:
-    return row.model_dump(mode="json", exclude={"lines"}) | {
-        "error_bytes": row.error_bytes,
-        "error_fraction": row.error_fraction,
 def _of_rank(rank: ExplainedRank) -> dict[str, Any]:
     names = ("allocated", "reserved", "static", "process")
     return {"rank": rank.rank} | {name: _compared(getattr(rank, name)) for name in names}
 
 
+def _compared(row: Compared) -> dict[str, Any]:
+    return row.model_dump(mode="json", exclude={"lines"}) | {
+        "error_bytes": row.error_bytes,
+        "error_fraction": row.error_fraction,
     }
