@@ -19,12 +19,13 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 PYTEST_ARGUMENTS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup check check-base lint format test clean
+.PHONY: help demo setup check check-base lint format test peers clean
 
 help:
 	@echo "make demo        plan, run and compare a small real model on this machine"
 	@echo "make check       format, lint, types, import contracts, tests"
 	@echo "make check-base  the tests that need no PyTorch, in an environment without it"
+	@echo "make peers       other planners beside this one: benchmarks/peers.md"
 	@echo "make format      rewrite the code in the project's format"
 	@echo "make setup       the environment alone, for working on the code"
 	@echo "make clean       remove the environments and caches"
@@ -47,6 +48,9 @@ test: $(VENV)/.setup
 
 check-base: $(BASE_VENV)/.setup
 	$(TEST_ENVIRONMENT) $(BASE_VENV)/bin/python -m pytest $(PYTEST_ARGUMENTS) -m "not train and not gpu"
+
+peers: $(VENV)/.setup
+	$(VENV)/bin/python benchmarks/peers.py
 
 format: $(VENV)/.setup
 	$(VENV)/bin/ruff check --fix-only --quiet .

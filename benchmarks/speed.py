@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -48,12 +48,19 @@ class Timing(NamedTuple):
     cpu_seconds: float
 
 
-def time_process(arguments: list[str], bytecode: str) -> Timing:
+def time_process(
+    arguments: list[str],
+    bytecode: str,
+    *,
+    interpreter: str = sys.executable,
+    environment: Mapping[str, str] = os.environ,
+    check: bool = True,
+) -> Timing:
     """One cold python process, to its end; ``bytecode``: a folder for what it compiles."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {name: value for name, value in environment.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = bytecode
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, "-P", *arguments], check=True, capture_output=True, env=environment)
+    subprocess.run([interpreter, "-P", *arguments], check=check, capture_output=True, env=environment)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return Timing(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
