@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vramplan.planner.adapters.hub import TIMEOUT_SECONDS, our_errors
 from vramplan.planner.adapters.inside import leads_outside, outside_words
+from vramplan.planner.errors import GatedModelError, OfflineError, VramplanError
 from vramplan.planner.model_spec import ModelSpec
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
@@ -74,16 +76,27 @@ def _file(model: ModelSpec, name: str, *, online: bool) -> Path | str:
         if not path.is_file():
             return f"there is no {name} in {folder}"
         return f"{name} {outside_words(path)}" if leads_outside(folder, path) else path
-    from huggingface_hub import hf_hub_download  # 0.2 s
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+    return _from_hub(model, name, online=online)
 
-    for local_only in (True, False) if online else (True,):
-        try:
-            return Path(hf_hub_download(model.repo_id, name, revision=model.revision, local_files_only=local_only))
-        except GatedRepoError:
-            return f"{model.repo_id} is gated, and this machine has no access to its tokenizer"
-        except (LocalEntryNotFoundError, OSError, ValueError):
-            continue
-        except HfHubHTTPError as error:
-            return f"the Hub did not give {name} ({type(error).__name__})"
-    return f"the tokenizer of {model.repo_id} is not on this machine, and the Hub is out of reach"
+
+def _from_hub(model: ModelSpec, name: str, *, online: bool) -> Path | str:
+    """The cached file, or a download of it. Whether the Hub answers is asked first: a download would ask five times
+    and wait half a minute for an answer that does not come."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache  # 0.2 s
+
+    cached = try_to_load_from_cache(model.repo_id, name, revision=model.revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    if not online:
+        return f"the tokenizer of {model.repo_id} is not on this machine"
+    try:
+        with our_errors(model.repo_id, model.revision):
+            url = hf_hub_url(model.repo_id, name, revision=model.revision)
+            get_hf_file_metadata(url, timeout=TIMEOUT_SECONDS)
+            return Path(hf_hub_download(model.repo_id, name, revision=model.revision))
+    except GatedModelError:
+        return f"{model.repo_id} is gated, and this machine has no access to its tokenizer"
+    except (OfflineError, OSError, ValueError):
+        return f"the tokenizer of {model.repo_id} is not on this machine, and the Hub is out of reach"
+    except VramplanError:
+        return f"the Hub did not give {name}"

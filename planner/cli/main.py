@@ -111,6 +111,8 @@ def _run(argv: list[str], commands: Sequence[Command]) -> int:
         args = build_parser(argv[0], commands).parse_all(argv)
     except SystemExit as leaving:  # --help has been printed
         return int(leaving.code or 0)
+    if str(vars(args).get("model") or "").endswith((".yaml", ".yml")):
+        import_module("vramplan.planner.cli.adopted").adopt_config(args)
     return int(args.run(args))
 
 

@@ -56,6 +56,8 @@ def test_the_planning_commands_of_a_page_work_in_the_order_they_stand(
     (tmp_path / "my-model").mkdir()
     (tmp_path / "my-model" / "config.json").write_text(json.dumps(dict(model.config)))
     (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": f"row {row} " * 9}) + "\n" for row in range(20)))
+    for block in re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / "recipes.md").read_text(), re.DOTALL):
+        (tmp_path / "train.yaml").write_text(block)
     failed = {}
     for page, line in LINES:
         if page.name == name and _is_run(page, line) and "report.json" not in line:

@@ -12,9 +12,11 @@ import pytest
 httpx2 = pytest.importorskip("httpx2")
 huggingface_hub = pytest.importorskip("huggingface_hub", minversion="2")
 
+from tests.fakes import make_model_spec  # noqa: E402
 from tests.model_files import LLAMA, LLAMA_PARAMS, header_bytes, llama_tensors  # noqa: E402
 from vramplan.planner.adapters import hub  # noqa: E402
 from vramplan.planner.adapters.models import resolve_model  # noqa: E402
+from vramplan.planner.adapters.tokenizer_files import find_tokenizer  # noqa: E402
 from vramplan.planner.errors import (  # noqa: E402
     BadConfigError,
     ExitCode,
@@ -25,8 +27,10 @@ from vramplan.planner.errors import (  # noqa: E402
     UnknownModelError,
     UnsupportedError,
 )
+from vramplan.planner.model_spec import Provenance  # noqa: E402
 
 COMMIT = "a" * 40
+HUB = Provenance(source="hub", location="org/absent", parameters_basis="counted from config.json")
 Handler = Callable[[object], object]
 
 
@@ -173,6 +177,29 @@ def test_no_network_and_a_slow_hub_are_told_apart(serve, failure: Exception, wor
     serve(handler)
     with pytest.raises(OfflineError, match=words):
         resolve_model("org/model")
+
+
+@pytest.mark.parametrize(
+    ("respond", "words"),
+    [
+        (httpx2.ConnectError("no route"), "out of reach"),
+        (httpx2.Response(403, headers={"X-Error-Code": "GatedRepo"}), "is gated"),
+        (httpx2.Response(404, headers={"X-Error-Code": "EntryNotFound"}), "the Hub did not give tokenizer.json"),
+    ],
+)
+def test_a_tokenizer_out_of_reach_is_asked_for_once(serve, respond: object, words: str) -> None:
+    """huggingface_hub's download would ask six times, and wait 23 s in between."""
+    asked = []
+
+    def handler(request):
+        asked.append(request.url.path)
+        if isinstance(respond, Exception):
+            raise respond
+        return httpx2.Response(respond.status_code, headers=respond.headers, request=request)
+
+    serve(handler)
+    assert words in str(find_tokenizer(make_model_spec(repo_id="org/absent", revision=None, provenance=HUB)))
+    assert asked == ["/org/absent/resolve/main/tokenizer.json"]
 
 
 def test_a_name_near_a_catalogue_model_offers_it_when_the_hub_has_none(serve) -> None:
