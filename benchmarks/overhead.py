@@ -32,6 +32,7 @@ from vramplan.executor.marks import Marks
 from vramplan.executor.measure_cpu import CpuMeter
 from vramplan.executor.packages import installed_packages
 from vramplan.executor.process import Stop
+from vramplan.executor.ranks import Ranks
 from vramplan.executor.random_weights import random_tokenizer
 from vramplan.executor.saving import Saver
 from vramplan.executor.telemetry import Telemetry
@@ -151,16 +152,17 @@ def alternate(steps: int, scratch: Path) -> tuple[Turns, float, float]:
         pipe.write(event.model_dump_json(exclude_none=True) + "\n")
         pipe.flush()
 
-    evidence, stop, meter = Evidence(plan), Stop(), CpuMeter(0)
+    evidence, stop, meter, ranks = Evidence(plan), Stop(), CpuMeter(0), Ranks()
     marks = Marks(meter, evidence.enter)
-    telemetry, guard = Telemetry(emit, evidence, meter, stop), Guard(Attempt(goal="verify"), evidence, emit, stop)
+    telemetry = Telemetry(emit, evidence, meter, stop, ranks)
+    guard = Guard(Attempt(goal="verify"), evidence, emit, stop, ranks)
     taken = options("ours")
     taken["callbacks"] += [telemetry, guard]
     spent: list[float] = []
     for each in (telemetry, guard):
         timed(each, [name for name in vars(type(each)) if name.startswith("on_")], spent)
     timed(marks, ["enter"], spent)
-    saver = Saver(evidence, stop, lambda text: None)
+    saver = Saver(evidence, stop, lambda text: None, ranks)
     ours = trainer_class(setup)(setup=setup, marks=marks, meter=meter, saver=saver, head_rows=ROWS, **taken)
     ours.remove_callback(PrinterCallback)
     telemetry.trainer = guard.trainer = ours

@@ -8,6 +8,7 @@ from transformers import TrainerCallback
 
 from vramplan.executor import first_step, post_load
 from vramplan.executor.attempt import Attempt
+from vramplan.executor.cuda_memory import read_cuda
 from vramplan.executor.events import Event, Warned
 from vramplan.executor.evidence import Evidence
 from vramplan.executor.process import Stop
@@ -108,9 +109,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         """Say once that the upper bound has been passed."""
         budget = self.evidence.plan.budget
         if self.trainer.args.device.type == "cuda":
-            import torch
-
-            used, high, what = torch.cuda.max_memory_reserved(), budget.high_reserved_bytes, "reserved"
+            used, high, what = read_cuda().peak_reserved_bytes, budget.high_reserved_bytes, "reserved"
         else:
             used, high, what = self.evidence.process_bytes or 0, budget.high_process_bytes, "in use"
         if used > high and not self._warned:

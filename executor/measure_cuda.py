@@ -1,5 +1,6 @@
 """Peaks per phase on CUDA: the caching allocator's own statistics, read and reset at every mark of every step."""
 
+from vramplan.executor.cuda_memory import read_cuda
 from vramplan.executor.phases import Peak
 from vramplan.planner.memory.budget import PhaseName
 
@@ -44,10 +45,10 @@ class CudaMeter:
         import torch
 
         if self._phase is not None:
-            before = self._peaks.get(self._phase, Peak())
+            before, now = self._peaks.get(self._phase, Peak()), read_cuda()
             self._peaks[self._phase] = Peak(
-                allocated_bytes=max(before.allocated_bytes or 0, torch.cuda.max_memory_allocated()),
-                reserved_bytes=max(before.reserved_bytes or 0, torch.cuda.max_memory_reserved()),
+                allocated_bytes=max(before.allocated_bytes or 0, now.peak_allocated_bytes),
+                reserved_bytes=max(before.reserved_bytes or 0, now.peak_reserved_bytes),
             )
         self._phase = None
         torch.cuda.reset_peak_memory_stats()

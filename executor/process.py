@@ -1,7 +1,9 @@
 """This process as the machine sees it: its memory, and a request to stop."""
 
 import signal
+from functools import cache
 from types import FrameType
+from typing import Any
 
 
 class Interrupted(BaseException):
@@ -36,6 +38,11 @@ def process_bytes(device_type: str) -> int:
 
         free_bytes, total_bytes = torch.cuda.mem_get_info()
         return int(total_bytes - free_bytes)
+    return int(_this_process().memory_info().rss)
+
+
+@cache
+def _this_process() -> Any:
     import psutil
 
-    return int(psutil.Process().memory_info().rss)
+    return psutil.Process()

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from vramplan.executor import static_bytes
+from vramplan.executor.cuda_memory import read_cuda
 from vramplan.executor.disk import free_bytes
 from vramplan.executor.events import Evaluated, Event, Measured, Progress, Saved, Step, Warned
 from vramplan.executor.evidence import Evidence
@@ -55,6 +56,7 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.stop.patient = False
+        self._look_outside(now=True)
         self._report_peaks()
         self._gather()
 
@@ -90,8 +92,6 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
         self.meter.end_step(step)
         self._time_step(step, state)
         self.evidence.steps = step
-        self._process_bytes = process_bytes(self.device_type)
-        self.evidence.process_bytes = max(self.evidence.process_bytes or 0, self._process_bytes)
         self._look_outside()
         if step == self.meter.measured_step:
             self._report_measured()
@@ -122,10 +122,16 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
                 )
             )
 
-    def _look_outside(self) -> None:
-        if self.device_type == "cuda" and time.monotonic() - self._looked_outside >= OUTSIDE_SECONDS:
-            self._looked_outside = time.monotonic()
-            self.evidence.see_outside(_cuda("memory_reserved"))
+    def _look_outside(self, *, now: bool = False) -> None:
+        """What the process holds, as the machine has it; of a GPU once a second, for it is the driver that is asked."""
+        on_cuda = self.device_type == "cuda"
+        if on_cuda and not now and time.monotonic() - self._looked_outside < OUTSIDE_SECONDS:
+            return
+        self._looked_outside = time.monotonic()
+        self._process_bytes = process_bytes(self.device_type)
+        self.evidence.process_bytes = max(self.evidence.process_bytes or 0, self._process_bytes)
+        if on_cuda:
+            self.evidence.see_outside(read_cuda().reserved_bytes)
 
     def _time_step(self, step: int, state: Any) -> None:
         """Steps slowed down by measuring (up to the measured one) count only while there are no others."""
@@ -155,7 +161,7 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
                 self.emit(Measured(time=time.time(), phase=phase, **peak.model_dump()))
 
     def _step_event(self, state: Any, logs: dict[str, Any]) -> Step:
-        on_cuda = self.device_type == "cuda"
+        memory = read_cuda() if self.device_type == "cuda" else None
         left = state.max_steps - state.global_step
         climate = self.evidence.sensors.climate()
         return Step(
@@ -168,15 +174,9 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
             tokens=state.num_input_tokens_seen,
             tokens_per_second=self.evidence.tokens_per_second,
             eta_seconds=left * self._timed_seconds / self._timed_steps if self._timed_steps else None,
-            allocated_bytes=_cuda("memory_allocated") if on_cuda else None,
-            reserved_bytes=_cuda("memory_reserved") if on_cuda else None,
+            allocated_bytes=None if memory is None else memory.allocated_bytes,
+            reserved_bytes=None if memory is None else memory.reserved_bytes,
             process_bytes=self._process_bytes,
             temperature_celsius=climate.temperature_celsius,
             power_watts=climate.power_watts,
         )
-
-
-def _cuda(reading: str) -> int:
-    import torch
-
-    return int(getattr(torch.cuda, reading)())
