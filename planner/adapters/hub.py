@@ -50,7 +50,7 @@ def read_hub(repo_id: str, *, revision: str | None = None) -> ModelSpec:
     """
     from huggingface_hub import HfApi
 
-    with _our_errors(repo_id, revision):
+    with our_errors(repo_id, revision):
         info = HfApi().model_info(repo_id, revision=revision, timeout=TIMEOUT_SECONDS)
         commit = str(info.sha)
         files = {sibling.rfilename for sibling in info.siblings or ()}
@@ -67,7 +67,7 @@ def read_hub(repo_id: str, *, revision: str | None = None) -> ModelSpec:
         repo_id=info.id,
         source="hub",
         revision=commit,
-        license=_license(info.tags),
+        license=license_of(info.tags),
         gated=None if info.gated is None else bool(info.gated),
     )
 
@@ -137,12 +137,13 @@ def _header(repo_id: str, name: str, commit: str) -> dict[str, TensorInfo]:
     return {key: TensorInfo(tensor.dtype, tuple(tensor.shape)) for key, tensor in metadata.tensors.items()}
 
 
-def _license(tags: list[str] | None) -> str | None:
+def license_of(tags: list[str] | None) -> str | None:
+    """The licence among a repository's tags."""
     return next((tag.partition(":")[2] for tag in tags or () if tag.startswith("license:")), None)
 
 
 @contextmanager
-def _our_errors(repo_id: str, revision: str | None) -> Iterator[None]:
+def our_errors(repo_id: str, revision: str | None) -> Iterator[None]:
     """Turn what huggingface_hub and its HTTP client raise into errors that say what to do."""
     from huggingface_hub import errors
 
