@@ -32,8 +32,8 @@ from vramplan.executor.marks import Marks
 from vramplan.executor.measure_cpu import CpuMeter
 from vramplan.executor.packages import installed_packages
 from vramplan.executor.process import Stop
-from vramplan.executor.ranks import Ranks
 from vramplan.executor.random_weights import random_tokenizer
+from vramplan.executor.ranks import Ranks
 from vramplan.executor.saving import Saver
 from vramplan.executor.telemetry import Telemetry
 from vramplan.executor.trainer import trainer_class
