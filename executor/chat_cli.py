@@ -4,7 +4,7 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,27 +60,44 @@ def run(args: argparse.Namespace) -> ExitCode:
             "--max-new-tokens starts at 1, --temperature and --seed at 0", remedy="leave them out for the defaults"
         )
     found = [finished_run(text) for text in args.runs]
-    check_together(found)
-    here = read_cpu() if args.device == "cpu" else device_here(found[0].plan)
-    device = here if here is not None and here.kind in ("cuda", "cpu") else read_cpu()
-    with ChatChild(found, device, tell) as child:
-        ready = child.wait_until_ready()
-        template = args.template
-        if template is None:
-            template = ready.has_template and trained_on_messages(found[0])
-        if template and not ready.has_template:
-            raise UnsupportedError("the tokenizer of these runs has no chat template", remedy="chat with --no-template")
-        session = Session(
-            names_of(found),
-            template=template,
-            has_base=not found[0].whole,
-            max_new_tokens=args.max_new_tokens,
-            temperature=args.temperature,
-            seed=args.seed,
-        )
-        tell(f"ready on {ready.device}: {', '.join(session.names)}; prompts are sent {_words(template)}; /help")
+    options = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "seed": args.seed}
+    with open_chat(found, tell, on_cpu=args.device == "cpu", template=args.template, **options) as (child, session):
         talk(child, session, as_json=args.json)
     return ExitCode.OK
+
+
+@contextmanager
+def open_chat(
+    runs: list[FinishedRun],
+    say: Callable[[str], None],
+    *,
+    on_cpu: bool = False,
+    template: bool | None = None,
+    **options: Any,
+) -> Iterator[tuple[ChatChild, Session]]:
+    """One base with the adapters of runs on it, loaded, and a conversation with them.
+
+    Args:
+        say: told of progress, and of what was loaded at the end.
+        template: write prompts with the chat template; None: where there is one and the training rows were messages.
+        options: of ``Session``.
+
+    Raises:
+        UnsupportedError: these runs cannot share one base, do not answer in text, or have no chat template.
+        RunError: the model cannot be loaded.
+    """
+    check_together(runs)
+    here = read_cpu() if on_cpu else device_here(runs[0].plan)
+    device = here if here is not None and here.kind in ("cuda", "cpu") else read_cpu()
+    with ChatChild(runs, device, say) as child:
+        ready = child.wait_until_ready()
+        if template is None:
+            template = ready.has_template and trained_on_messages(runs[0])
+        if template and not ready.has_template:
+            raise UnsupportedError("the tokenizer of these runs has no chat template", remedy="chat with --no-template")
+        session = Session(names_of(runs), template=template, has_base=not runs[0].whole, **options)
+        say(f"ready on {ready.device}: {', '.join(session.names)}; prompts are sent {_words(template)}; /help")
+        yield child, session
 
 
 def talk(child: ChatChild, session: Session, *, as_json: bool) -> None:

@@ -52,6 +52,11 @@ class Session:
         self._options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
 
     @property
+    def voices(self) -> tuple[str, ...]:
+        """Who can answer: each run, then the base where there is one."""
+        return (*self.names, "base") if self._has_base else self.names
+
+    @property
     def name(self) -> str:
         """Who answers now."""
         return "base" if self.run is None else self.names[self.run]
@@ -77,7 +82,7 @@ class Session:
                 self.turns = []
                 return Note("the conversation begins anew")
             case "/names":
-                return Note("\n".join([*self.names, *(["base"] if self._has_base else [])]))
+                return Note("\n".join(self.voices))
             case "/help":
                 return Note(HELP)
             case _:

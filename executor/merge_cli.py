@@ -60,19 +60,22 @@ def run(args: argparse.Namespace) -> ExitCode:
         check_disk(output, adapter_bytes(found))
         export_adapter(found, output)
         return _tell_result(found, output, None, as_json=args.json)
+    dtype: FloatDtype = args.dtype or found.plan.setup.precision.dtype
+    merge(found, output, dtype, args.max_shard_size)
+    return _tell_result(found, output, dtype, as_json=args.json)
+
+
+def merge(found: FinishedRun, output: Path, dtype: FloatDtype, max_shard_bytes: int = SHARD_BYTES) -> None:
+    """Fold a run's adapter into its base, in a child process; ``run`` says what is raised."""
     check_mergeable(found)
     check_output(output)
-    dtype: FloatDtype = args.dtype or found.plan.setup.precision.dtype
     check_room(found, output, dtype)
     tell(
         f"merging {found.name} in {dtype}: up to {format_bytes(merging_bytes(found, dtype))} of host memory, "
         f"{format_bytes(merged_bytes(found, dtype))} on disk"
     )
-    request = MergeRequest(
-        run=found.tuned, output=str(output.absolute()), dtype=dtype, max_shard_bytes=args.max_shard_size
-    )
+    request = MergeRequest(run=found.tuned, output=str(output.absolute()), dtype=dtype, max_shard_bytes=max_shard_bytes)
     carry_out("merge", request, found, read_cpu())
-    return _tell_result(found, output, dtype, as_json=args.json)
 
 
 def _tell_result(found: FinishedRun, output: Path, dtype: FloatDtype | None, *, as_json: bool) -> ExitCode:

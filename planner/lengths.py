@@ -88,6 +88,22 @@ class Histogram(Value):
             lost_tokens=round((self.total_tokens - kept) * scale),
         )
 
+    def bars(self, number: int) -> tuple[tuple[int, int], ...]:
+        """Rows by even steps of length: up to which length, and how many rows.
+
+        >>> histogram_of([1, 2, 3, 4, 100]).bars(4)
+        ((25, 4), (50, 0), (75, 0), (100, 1))
+        """
+        number = max(1, min(number, self.longest))
+        ends = [self.longest * (step + 1) // number for step in range(number)]
+        counts = dict.fromkeys(ends, 0)
+        at = 0
+        for length, rows in zip(self.lengths, self.rows, strict=True):
+            while length > ends[at]:
+                at += 1
+            counts[ends[at]] += rows
+        return tuple(counts.items())
+
     def padding_share(self, micro_batch: int, sequence_length: int) -> float:
         """Share of a padded micro batch that is padding, on average.
 

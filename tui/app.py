@@ -1,25 +1,32 @@
-"""The app: six numbered screens over one frozen state. It decides nothing and computes nothing."""
+"""The app: nine numbered screens over one frozen state. It decides nothing and computes nothing."""
 
 import asyncio
 import gc
 from contextlib import aclosing
+from functools import partial
 
 from textual import events, on, work
+from textual.theme import Theme
 from textual.worker import Worker, WorkerState
 
+from vramplan.planner.device import Device
 from vramplan.planner.errors import VramplanError
 from vramplan.tui.choice import Choice
 from vramplan.tui.core import Core
-from vramplan.tui.messages import KnobsChanged, ModelChosen, PlanSaved, RunWanted
+from vramplan.tui.messages import ChatWanted, DeviceChosen, KnobsChanged, ModelChosen, PlanSaved, RunWanted
 from vramplan.tui.navigation import NavigatedApp
+from vramplan.tui.remembered import Recent, Remembered
 from vramplan.tui.screens.confirm import Confirm
-from vramplan.tui.screens.devices import DevicePicker
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import RunState, State
 from vramplan.tui.text import describe_error
+from vramplan.tui.threads import in_thread
 
 PAUSE_SECONDS = 0.15
 """A key pressed within it takes the place of the last one: only then is the whole price worked out."""
+
+CANCELLABLE = ("price", "measure", "mark", "hub", "read", "open")
+"""Groups of workers whose work a person may give up."""
 
 DRAW_SECONDS = 0.1
 """Between two drawings of a run's events."""
@@ -35,13 +42,20 @@ class VramplanApp(NavigatedApp):
         super().__init__()
         self.core = core
         self.state = State()
+        self.remembered = core.remembered()
         self._will_draw = False
         self._frozen = False
 
     async def on_mount(self) -> None:
         self.begin_capture_print(self, stdout=False)
+        if self.remembered.theme in self.available_themes:
+            self.theme = self.remembered.theme
+        self.theme_changed_signal.subscribe(self, self._theme_changed)
         await self.push_screen("model")
         self._find_device()
+
+    def _theme_changed(self, theme: Theme) -> None:
+        self.keep(self.remembered.model_copy(update={"theme": theme.name}))
 
     def change(self, state: State) -> None:
         """Take a new state and draw it, on the screen in sight alone; another is drawn when it comes up."""
@@ -61,15 +75,38 @@ class VramplanApp(NavigatedApp):
 
     @work(exclusive=True, exit_on_error=False, group="device")
     async def _find_device(self) -> None:
-        device, note = await asyncio.to_thread(self.core.default_device)
+        """What the last session planned for, where that was named; else what is here."""
+        kept = self.remembered.device
+        try:
+            found = self.core.default_device if kept is None else partial(self.core.named_device, kept)
+            device, note = await in_thread(found)
+        except VramplanError:  # a product that is not known any more
+            device, note = await in_thread(self.core.default_device)
         self.change(self.state.choosing(device=device).model_copy(update={"device_note": note}))
+
+    def _remember(self, device: Device | None = None, model: str | None = None) -> None:
+        """Keep the last choices for the next time."""
+        kept = self.remembered
+        if device is not None:
+            named = {"profile": device.name, "memory": device.name}.get(device.source)
+            kept = kept.model_copy(update={"device": "cpu" if device.kind == "cpu" else named})
+        if model is not None:
+            kept = kept.having(Recent(model=model, knobs=self.state.choice.knobs))
+        self.keep(kept)
+
+    def keep(self, remembered: Remembered) -> None:
+        """Remember this from now on."""
+        if remembered != self.remembered:
+            self.remembered = remembered
+            self.core.remember(remembered)
 
     @on(ModelChosen)
     async def _model_chosen(self, event: ModelChosen) -> None:
-        knobs = self.state.choice.knobs
+        knobs = event.knobs or self.state.choice.knobs
         if event.method is not None:
             knobs = knobs.model_copy(update={"method": event.method})
         self._reprice(self.state.choosing(model=event.model, knobs=knobs))
+        self._remember(model=event.model.provenance.location)
         await self.action_go("budget")
 
     @on(KnobsChanged)
@@ -88,7 +125,7 @@ class VramplanApp(NavigatedApp):
         await self._glance(choice)
         await asyncio.sleep(PAUSE_SECONDS)
         try:
-            priced = await asyncio.to_thread(self.core.price, choice)
+            priced = await in_thread(self.core.price, choice)
         except Exception as error:  # whatever it is, the setup has no price and the screen says why
             self.change(self.state.model_copy(update={"price_error": describe_error(error), "narration": ""}))
             return
@@ -101,7 +138,7 @@ class VramplanApp(NavigatedApp):
 
     async def _glance(self, choice: Choice) -> None:
         try:
-            glance = await asyncio.to_thread(self.core.glance, choice)
+            glance = await in_thread(self.core.glance, choice)
         except VramplanError:  # the price will say what is wrong, or trace what is missing
             self.change(self.state.model_copy(update={"slow": True}))
         else:
@@ -168,16 +205,31 @@ class VramplanApp(NavigatedApp):
             self._change_run(self._run().model_copy(update={"status": "stopping"}))
             self.core.stop()
 
-    @work(exclusive=True, exit_on_error=False, group="device")
-    async def action_pick_device(self) -> None:
-        """Choose what to plan for."""
-        picked = await self.push_screen_wait(DevicePicker(self.core))
-        if picked is None:
-            return
-        device, note = (
-            await asyncio.to_thread(self.core.named_device, picked) if isinstance(picked, str) else (picked, "")
-        )
-        self._reprice(self.state.choosing(device=device).model_copy(update={"device_note": note}))
+    @on(DeviceChosen)
+    async def _device_chosen(self, event: DeviceChosen) -> None:
+        self.workers.cancel_group(self, "device")
+        self._reprice(self.state.choosing(device=event.device).model_copy(update={"device_note": event.note}))
+        self._remember(event.device)
+        await self.action_back()
+
+    @on(ChatWanted)
+    async def _chat_wanted(self, event: ChatWanted) -> None:
+        self.change(self.state.model_copy(update={"chat": event.folders}))
+        await self.action_go("chat")
+
+    async def action_run_saved(self) -> None:
+        """Check the saved plan, and ask whether it shall run."""
+        self.change(self.state.model_copy(update={"ask_to_run": True}))
+        await self.action_go("run")
+
+    def action_cancel(self) -> None:
+        """Give up what is being worked out: a price, a trace, a count, a search."""
+        for worker in self.workers:
+            if worker.group in CANCELLABLE:
+                worker.cancel()
+        waiting = self.state.choice.model is not None and self.state.priced is None
+        said = "given up; turn an option to price it again" if waiting else self.state.price_error
+        self.change(self.state.model_copy(update={"price_error": said, "narration": ""}))
 
     @work(exit_on_error=False, group="quit")
     async def _leave(self) -> None:

@@ -6,8 +6,9 @@ from typing import Literal
 from textual.binding import Binding, BindingType
 
 Scope = Literal[
-    "app", "list", "model", "budget", "knobs", "compare", "plan", "run", "runs", "dialog", "question", "help"
-]
+    "app", "list", "model", "hardware", "workload", "budget", "knobs", "compare", "plan", "run", "runs", "chat",
+    "dialog", "question", "help",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,26 @@ class Action:
 
 STEPS: tuple[tuple[str, str], ...] = (
     ("model", "Model"),
+    ("hardware", "Hardware"),
+    ("workload", "Workload"),
     ("budget", "Budget"),
     ("compare", "Compare"),
     ("plan", "Plan"),
     ("run", "Run"),
     ("runs", "Runs"),
+    ("chat", "Chat"),
 )
 """The screens in the order of the work: name, title. Their numbers are the keys."""
+
+
+def key_of(step: str) -> int:
+    """The key of a screen.
+
+    >>> key_of("model")
+    1
+    """
+    return [name for name, _ in STEPS].index(step) + 1
+
 
 ACTIONS: tuple[Action, ...] = (
     *(
@@ -44,6 +58,13 @@ ACTIONS: tuple[Action, ...] = (
     Action("list.bottom", "G", "scroll_bottom", "Bottom", "last row", "list"),
     Action("list.take", "enter", "select_cursor", "Take", "take this row: a model, a device, a method", "list", True),
     Action("model.filter", "slash", "filter", "Find", "search models, or type a folder or Hub id", "model", True),
+    Action("model.recent", "r", "recent", "Recent", "to the models that were looked at last", "model"),
+    Action("model.hub", "h", "search_hub", "Hub", "search the Hub for what is in the box", "model", True),
+    Action("model.card", "i", "toggle_card", "Card", "what is known of the model under the cursor", "model", True),
+    Action("hardware.filter", "slash", "filter", "Find", "search products, or type a size", "hardware", True),
+    Action("hardware.mark", "space", "mark_price", "Price", "price the choice on this product too", "hardware", True),
+    Action("hardware.ranks", "o", "options", "Options", "GPUs, nodes, sharding", "hardware", True),
+    Action("workload.data", "f", "pick_data", "File", "choose the training file", "workload", True),
     Action("knobs.down", "j,down", "cursor_down", "Down", "next option", "knobs"),
     Action("knobs.up", "k,up", "cursor_up", "Up", "previous option", "knobs"),
     Action("knobs.less", "h,left", "turn(-1)", "Less", "previous value", "knobs"),
@@ -57,15 +78,26 @@ ACTIONS: tuple[Action, ...] = (
     Action("compare.sort", "o", "sort", "Sort", "best first, or by memory, speed, time, cost", "compare", True),
     Action("compare.fits", "f", "only_fits", "Fits", "only what fits, or all", "compare", True),
     Action("plan.save", "s", "save_plan", "Save", "write the plan file", "plan", True),
-    Action("plan.run", "r", "app.go('run')", "Run", "check the plan and run it", "plan", True),
+    Action("plan.run", "r", "app.run_saved", "Run", "check the plan and run it (asks first)", "plan", True),
+    Action("plan.diff", "c", "compare_plans", "Diff", "what differs from another plan", "plan", True),
+    Action("plan.export", "e", "export", "Export", "write it for another engine", "plan", True),
     Action("run.start", "r", "start_run", "Run", "start the run (asks first)", "run", True),
     Action("run.stop", "x", "stop_run", "Stop", "stop the run (asks first)", "run", True),
     Action("runs.resume", "r", "resume", "Resume", "go on from the newest checkpoint (asks first)", "runs", True),
+    Action("runs.merge", "m", "merge", "Merge", "fold the adapter into its base (asks first)", "runs", True),
+    Action("runs.chat", "c", "chat", "Chat", "ask the model that came of it", "runs", True),
+    Action("runs.mark", "space", "mark", "Mark", "mark for a chat with several adapters", "runs", True),
+    Action("chat.say", "slash", "say", "Say", "write a prompt", "chat", True),
+    Action("chat.next", "n", "next_adapter", "Next", "the next adapter answers, or the base", "chat", True),
+    Action("chat.stop", "x", "stop", "Stop", "cut the answer short", "chat", True),
+    Action("chat.clear", "l", "clear", "Clear", "forget the conversation", "chat", True),
+    Action("chat.end", "e", "end", "End", "end the chat and free its memory", "chat", True),
     Action("dialog.cancel", "escape", "dismiss(None)", "Cancel", "leave the box, nothing changes", "dialog", True),
     Action("question.yes", "y", "dismiss(True)", "Yes", "yes", "question", True),
     Action("question.no", "n,escape", "dismiss(False)", "No", "no", "question", True),
     Action("help.close", "escape,question_mark,q", "dismiss(None)", "Close", "close this list", "help", True),
-    Action("app.device", "d", "pick_device", "Device", "choose the device to plan for", "app", True),
+    Action("app.device", "d", "go('hardware')", "Device", "choose the device to plan for", "app"),
+    Action("app.cancel", "ctrl+x", "cancel", "Cancel", "give up what is being worked out", "app"),
     Action("app.copy", "y", "copy_command", "Copy", "copy the equivalent command line", "app", True),
     Action("app.help", "question_mark", "help", "Help", "this list", "app", True),
     Action("app.back", "escape", "back", "Back", "to the screen before", "app", True),
@@ -77,12 +109,15 @@ TITLES: dict[Scope, str] = {
     "app": "everywhere",
     "list": "in a table",
     "model": "1 Model",
-    "budget": "2 Budget",
-    "knobs": "2 Budget, on the options",
-    "compare": "3 Compare",
-    "plan": "4 Plan",
-    "run": "5 Run",
-    "runs": "6 Runs",
+    "hardware": "2 Hardware",
+    "workload": "3 Workload",
+    "budget": "4 Budget",
+    "knobs": "on the options",
+    "compare": "5 Compare",
+    "plan": "6 Plan",
+    "run": "7 Run",
+    "runs": "8 Runs",
+    "chat": "9 Chat",
     "dialog": "in a box",
     "question": "in a question",
     "help": "in the list of keys",

@@ -1,10 +1,11 @@
 """The command that does what the app is set to do: only the knobs a person turned appear in it."""
 
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
 from vramplan.planner.device import Device
-from vramplan.tui.choice import Choice, SavedPlan
+from vramplan.tui.choice import MATTERS, Choice, Knobs, SavedPlan
 from vramplan.tui.knobs import KNOBS, Knob
 
 
@@ -16,12 +17,24 @@ def plan_command(choice: Choice, path: str | None = None) -> str:
     """
     if choice.model is None:
         raise ValueError("a command needs a model")
-    words = ["vramplan", "plan", choice.model.provenance.location, *_device_words(choice.device)]
-    for knob in KNOBS:
-        words += _knob_words(knob, getattr(choice.knobs, knob.name))
+    words = ["vramplan", "plan", choice.model.provenance.location, *device_words(choice.device)]
+    words += _options(choice.knobs, choice.knobs.setup)
     if path is not None:
         words += ["-o", path]
     return shlex.join(words)
+
+
+def recommend_command(choice: Choice) -> str:
+    """The ``vramplan recommend`` line of a choice with a model: every method compared.
+
+    Raises:
+        ValueError: no model is chosen.
+    """
+    if choice.model is None:
+        raise ValueError("a command needs a model")
+    knobs = choice.knobs.model_copy(update={"method": None, "max_steps": None})
+    words = ["vramplan", "recommend", choice.model.provenance.location, *device_words(choice.device)]
+    return shlex.join([*words, *_options(knobs, knobs.setup | knobs.matters)])
 
 
 def run_command(saved: SavedPlan) -> str:
@@ -29,7 +42,8 @@ def run_command(saved: SavedPlan) -> str:
     return shlex.join(["vramplan", "run", saved.path])
 
 
-def _device_words(device: Device | None) -> list[str]:
+def device_words(device: Device | None) -> list[str]:
+    """The options that name a device."""
     if device is None:
         return []
     if device.source == "memory":
@@ -41,9 +55,17 @@ def _device_words(device: Device | None) -> list[str]:
     return ["--device", device.name]
 
 
+def _options(knobs: Knobs, named: Iterable[str]) -> list[str]:
+    return [word for knob in KNOBS if knob.name in set(named) for word in _knob_words(knob, getattr(knobs, knob.name))]
+
+
 def _knob_words(knob: Knob, value: Any) -> list[str]:
     if value is None:
         return []
     if isinstance(value, bool):
+        if knob.name in MATTERS:  # a switch without a --no- form
+            return [knob.flag] if value else []
         return [knob.flag if value else knob.flag.replace("--", "--no-", 1)]
+    if isinstance(value, float):
+        return [knob.flag, f"{value:g}"]
     return [knob.flag, str(value)]

@@ -6,12 +6,42 @@ from typing import Protocol
 from vramplan.executor.events import Event
 from vramplan.executor.preflight import Preflight
 from vramplan.executor.runs import PastRun
+from vramplan.planner.adapters.hub_search import HubModel
 from vramplan.planner.adapters.models import ModelSummary
 from vramplan.planner.cli.glance import Glance
 from vramplan.planner.device import Device, DeviceProfile
 from vramplan.planner.largest import Largest
 from vramplan.planner.model_spec import ModelSpec
-from vramplan.tui.choice import Choice, Compared, Knobs, Priced, SavedPlan
+from vramplan.planner.plan import Plan
+from vramplan.tui.choice import Choice, Compared, Entry, Knobs, MeasuredRows, Priced, SavedPlan
+from vramplan.tui.remembered import Remembered
+
+
+class Chat(Protocol):
+    """A loaded base with the adapters of runs on it. All but ``stop`` block; one at a time."""
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """Who can answer."""
+
+    @property
+    def voice(self) -> str:
+        """Who answers now."""
+
+    def use(self, voice: str) -> None:
+        """Let another answer; the conversation begins anew."""
+
+    def clear(self) -> None:
+        """Forget the conversation."""
+
+    def answer(self, prompt: str) -> Iterator[str]:
+        """The pieces of an answer as they come."""
+
+    def stop(self) -> None:
+        """Cut the answer short."""
+
+    def close(self) -> None:
+        """End the process that holds the model."""
 
 
 class Core(Protocol):
@@ -35,6 +65,15 @@ class Core(Protocol):
     def resolve_model(self, text: str) -> ModelSpec:
         """A catalogue id, a folder or a Hub id as a model."""
 
+    def search_hub(self, query: str) -> tuple[HubModel, ...]:
+        """Repositories on the Hub whose name holds the query, the most downloaded first."""
+
+    def measure(self, choice: Choice) -> MeasuredRows | None:
+        """The training file of a choice with a model, read and its rows counted; None where it names none."""
+
+    def entries(self, folder: str, suffixes: tuple[str, ...]) -> tuple[Entry, ...]:
+        """What of a folder can be chosen: files that end so, then folders."""
+
     def largest(self, device: Device, knobs: Knobs) -> Iterator[Largest]:
         """Per method, the largest catalogue model this device can tune; yields as it looks."""
 
@@ -50,6 +89,15 @@ class Core(Protocol):
     def save_plan(self, choice: Choice) -> SavedPlan:
         """Price, freeze and write the plan file, to a folder of its own."""
 
+    def read_plan(self, path: str) -> Plan:
+        """The plan of a file."""
+
+    def engines(self) -> tuple[tuple[str, str], ...]:
+        """What a plan can be exported to: name, and what that is."""
+
+    def export(self, saved: SavedPlan, engine: str) -> tuple[str, ...]:
+        """Write a plan for something else; the files, beside the plan."""
+
     def preflight(self, saved: SavedPlan) -> Preflight:
         """What stands between this plan and a run, now."""
 
@@ -61,3 +109,15 @@ class Core(Protocol):
 
     def runs(self) -> tuple[tuple[PastRun, ...], tuple[str, ...]]:
         """What was run here, the latest first, and why folders were left out."""
+
+    def merge(self, folder: str) -> str:
+        """Fold a finished run's adapter into its base; where the result lies."""
+
+    def open_chat(self, folders: tuple[str, ...]) -> Chat:
+        """Load one base with the adapters of these finished runs."""
+
+    def remembered(self) -> Remembered:
+        """What was chosen the last time."""
+
+    def remember(self, remembered: Remembered) -> None:
+        """Keep it for the next time."""

@@ -1,14 +1,17 @@
-"""The options a person turns on the Setup screen, as one table: what each is called, its flag and its values."""
+"""The options a person turns, as one table: what each is called, its flag, its values and where it is turned."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from vramplan.planner.dtypes import FloatDtype
+from vramplan.planner.objectives import PRIORITIES, Complexity, Objectives
 from vramplan.planner.space import SEARCHED_METHODS
-from vramplan.planner.training_setup import Attention, Loss, Optimizer
+from vramplan.planner.training_setup import Attention, Loss, Offload, Optimizer, Sharding
+from vramplan.planner.workload import Task
 from vramplan.tui.choice import Knobs, MixedPrecision, Priced
 
+Place = Literal["budget", "workload", "hardware"]
 POWERS = tuple(2**exponent for exponent in range(21))
 
 
@@ -20,11 +23,15 @@ class Knob:
     label: str
     flag: str
     values: tuple[Any, ...]
-    resolved: Callable[[Priced], Any]
-    """The value in force, read from a priced choice."""
-    typed: type[int] | type[str] | None = None
+    resolved: Callable[[Priced], Any] | None
+    """The value in force, read from a priced choice; None: its default always is."""
+    typed: type[int] | type[float] | type[str] | None = None
     """What an exact value is typed as; None when the values are all there are."""
     minimum: int = 1
+    default: Any = None
+    """The value in force where nothing is priced yet; None: it takes a model to say."""
+    places: tuple[Place, ...] = ("budget",)
+    """The screens it is turned on."""
 
 
 def _rank(priced: Priced) -> int | None:
@@ -40,8 +47,17 @@ KNOBS: tuple[Knob, ...] = (
         POWERS[6:18],
         lambda p: p.candidate.workload.sequence_length,
         int,
+        places=("budget", "workload"),
     ),
-    Knob("micro_batch", "micro batch", "--micro-batch", POWERS[:11], lambda p: p.candidate.setup.micro_batch_size, int),
+    Knob(
+        "micro_batch",
+        "micro batch",
+        "--micro-batch",
+        POWERS[:11],
+        lambda p: p.candidate.setup.micro_batch_size,
+        int,
+        places=("budget", "workload"),
+    ),
     Knob("rank", "rank", "--rank", POWERS[:11], _rank, int),
     Knob(
         "gradient_checkpointing",
@@ -51,8 +67,16 @@ KNOBS: tuple[Knob, ...] = (
         lambda p: p.candidate.setup.gradient_checkpointing,
     ),
     Knob("optimizer", "optimizer", "--optimizer", get_args(Optimizer), lambda p: p.candidate.setup.optimizer),
-    Knob("data", "training file", "--data", (), lambda p: p.recipe.data, str),
-    Knob("max_steps", "steps", "--max-steps", POWERS[:14], lambda p: p.recipe.max_steps, int),
+    Knob("data", "training file", "--data", (), lambda p: p.recipe.data, str, places=("budget", "workload")),
+    Knob(
+        "max_steps",
+        "steps",
+        "--max-steps",
+        POWERS[:14],
+        lambda p: p.recipe.max_steps,
+        int,
+        places=("budget", "workload"),
+    ),
     Knob(
         "alpha", "alpha", "--alpha", POWERS[:12], lambda p: getattr(p.candidate.setup.method, "lora_alpha", None), int
     ),
@@ -66,7 +90,82 @@ KNOBS: tuple[Knob, ...] = (
         get_args(MixedPrecision),
         lambda p: p.candidate.setup.precision.mixed_precision,
     ),
+    Knob(
+        "num_train_epochs",
+        "epochs",
+        "--num-train-epochs",
+        tuple(float(epochs) for epochs in range(1, 11)),
+        lambda p: p.recipe.num_train_epochs,
+        float,
+        places=("workload",),
+    ),
+    Knob(
+        "tokens_per_step",
+        "tokens a step",
+        "--tokens-per-step",
+        POWERS[10:21],
+        None,
+        int,
+        places=("workload",),
+    ),
+    Knob("task", "task", "--task", get_args(Task), lambda p: p.candidate.workload.task, places=("workload",)),
+    Knob("prefer", "matters most", "--prefer", PRIORITIES, None, default=Objectives().prefer[0], places=("workload",)),
+    Knob(
+        "complexity",
+        "the task is",
+        "--complexity",
+        get_args(Complexity),
+        None,
+        default=Objectives().complexity,
+        places=("workload",),
+    ),
+    Knob(
+        "num_tasks",
+        "tasks on one base",
+        "--num-tasks",
+        POWERS[:7],
+        None,
+        int,
+        default=Objectives().num_tasks,
+        places=("workload",),
+    ),
+    Knob(
+        "keep_knowledge",
+        "keep knowledge",
+        "--keep-knowledge",
+        (False, True),
+        None,
+        default=Objectives().keep_knowledge,
+        places=("workload",),
+    ),
+    Knob(
+        "must_merge",
+        "one merged model",
+        "--must-merge",
+        (False, True),
+        None,
+        default=Objectives().must_merge,
+        places=("workload",),
+    ),
+    Knob("gpus", "GPUs a node", "--gpus", POWERS[:5], lambda p: p.candidate.setup.gpus, int, places=("hardware",)),
+    Knob("nodes", "nodes", "--nodes", POWERS[:8], lambda p: p.candidate.setup.nodes, int, places=("hardware",)),
+    Knob(
+        "sharding",
+        "sharding",
+        "--sharding",
+        get_args(Sharding),
+        lambda p: p.candidate.setup.sharding,
+        places=("hardware",),
+    ),
+    Knob(
+        "offload", "offload", "--offload", get_args(Offload), lambda p: p.candidate.setup.offload, places=("hardware",)
+    ),
 )
+
+
+def knobs_at(place: Place) -> tuple[Knob, ...]:
+    """The options that are turned on a screen."""
+    return tuple(knob for knob in KNOBS if place in knob.places)
 
 
 def turned(knob: Knob, current: Any, direction: int) -> Any:
@@ -79,7 +178,7 @@ def turned(knob: Knob, current: Any, direction: int) -> Any:
     """
     if not knob.values:
         return current
-    if knob.typed is int:
+    if knob.typed in (int, float):
         ahead = [value for value in knob.values if current is None or (value - current) * direction > 0]
         return current if not ahead else min(ahead) if direction > 0 else max(ahead)
     at = knob.values.index(current) if current in knob.values else -direction
@@ -90,26 +189,42 @@ def shown(value: Any) -> str:
     """A value as a person reads it."""
     if value is None:
         return "–"
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def read_typed(knob: Knob, text: str) -> Any:
     """What was typed, as the knob's type; an empty text is the default.
 
     Raises:
-        ValueError: it is not a whole number of at least the knob's minimum.
+        ValueError: it is not a number above zero, or where it must be whole not one of at least the knob's minimum.
     """
     text = text.strip()
     if not text:
         return None
     if knob.typed is str:
         return text
+    if knob.typed is float:
+        return _read_fraction(knob, text)
     if not (text.isascii() and text.isdecimal()) or len(text) > 9 or int(text) < knob.minimum:
         raise ValueError(f"{knob.label} is a whole number from {knob.minimum} up, not {text!r}")
     return int(text)
 
 
+def _read_fraction(knob: Knob, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (0.0 < value < float("inf")):
+        raise ValueError(f"{knob.label} is a number above 0, not {text!r}")
+    return value
+
+
 def in_force(knob: Knob, knobs: Knobs, priced: Priced | None) -> Any:
     """The value that counts: what was set, else what the default resolved to, else None."""
     value = getattr(knobs, knob.name)
-    return knob.resolved(priced) if value is None and priced is not None else value
+    if value is not None:
+        return value
+    return knob.default if priced is None or knob.resolved is None else knob.resolved(priced)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from vramplan.executor.events import Event
@@ -10,26 +11,34 @@ from vramplan.planner.device import Device, DeviceProfile
 from vramplan.planner.errors import UsageError
 from vramplan.planner.largest import Largest
 from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.objectives import Objectives
 from vramplan.planner.recommendation import Recommendation
 from vramplan.planner.units import format_bytes, parse_bytes
-from vramplan.tui.choice import Choice, Compared, Knobs, Priced, SavedPlan
+from vramplan.tui.bindings import key_of
+from vramplan.tui.choice import Choice, Compared, Knobs, MeasuredRows, Priced, SavedPlan
+from vramplan.tui.live_finished import LiveFinished
+from vramplan.tui.remembered import Remembered, read_remembered, write_remembered
 
 if TYPE_CHECKING:
     from vramplan.executor.launcher import Run
     from vramplan.executor.preflight import Preflight
-    from vramplan.executor.runs import PastRun
+    from vramplan.planner.adapters.hub_search import HubModel
     from vramplan.planner.adapters.models import ModelSummary
     from vramplan.planner.cli.glance import Glance
     from vramplan.planner.cli.subject import Subject
     from vramplan.planner.resolve import Resolved
 
+LINE_WIDTH = 4096
+"""What the command line says of data, unfolded: the screen folds it."""
 
-class LiveCore:
+
+class LiveCore(LiveFinished):
     """Satisfies ``vramplan.tui.core.Core``."""
 
     def __init__(self) -> None:
         self._run: Run | None = None
         self._last_subject: tuple[object, Subject] | None = None
+        self._reading = Lock()
 
     def default_device(self) -> tuple[Device | None, str]:
         from vramplan.planner.adapters.devices import resolve_device
@@ -60,6 +69,24 @@ class LiveCore:
 
         return search_models(query, limit)
 
+    def search_hub(self, query: str) -> "tuple[HubModel, ...]":
+        from vramplan.planner.adapters.hub_search import search_hub
+
+        return search_hub(query)
+
+    def measure(self, choice: Choice) -> MeasuredRows | None:
+        from vramplan.planner.cli.data_text import data_lines
+        from vramplan.planner.cli.subject import complete
+
+        subject = self._subject(choice)
+        if subject.data is None:
+            return None
+        length = complete(subject, choice.knobs.setup).workload.sequence_length
+        lines = data_lines(subject, length, completion_only=True, width=LINE_WIDTH)
+        return MeasuredRows(
+            path=subject.data.planned.path, num_rows=subject.data.num_rows, lengths=subject.rows, lines=tuple(lines)
+        )
+
     def resolve_model(self, text: str) -> ModelSpec:
         from vramplan.planner.adapters.models import resolve_model
         from vramplan.planner.adapters.tasks import model_for_task
@@ -69,21 +96,21 @@ class LiveCore:
     def largest(self, device: Device, knobs: Knobs) -> Iterator[Largest]:
         from vramplan.planner.cli.largest import largest_on
 
-        return largest_on(device, _given(knobs))
+        return largest_on(device, knobs.setup)
 
     def glance(self, choice: Choice) -> "Glance":
         from vramplan.planner.cli.glance import glance
         from vramplan.planner.cli.subject import complete
 
         subject = self._subject(choice)
-        return glance(subject, complete(subject, _given(choice.knobs)))
+        return glance(subject, complete(subject, choice.knobs.setup))
 
     def price(self, choice: Choice) -> Priced:
         from vramplan.planner.cli.subject import complete, price
         from vramplan.planner.cli.timing import cost_of
 
         subject = self._subject(choice)
-        resolved = complete(subject, _given(choice.knobs))
+        resolved = complete(subject, choice.knobs.setup)
         path = _free_path(subject.model, resolved)
         candidate, recipe = price(subject, resolved), resolved.recipe
         cost = cost_of(candidate, max_steps=recipe.max_steps)
@@ -93,7 +120,7 @@ class LiveCore:
         from vramplan.planner.cli.subject import bounds_of, price
         from vramplan.planner.recommend import recommend
 
-        subject, given = self._subject(choice), _given(choice.knobs)
+        subject, given = self._subject(choice), choice.knobs.setup
         found = recommend(
             subject.model,
             subject.device,
@@ -101,6 +128,7 @@ class LiveCore:
             lambda resolved: price(subject, resolved, with_tensors=False),
             num_examples=subject.num_examples,
             rows=subject.rows,
+            objectives=_objectives(choice.knobs),
             bounds=bounds_of(subject, given),
         )
         return tuple(_rows(found, choice.knobs.max_steps))
@@ -112,7 +140,7 @@ class LiveCore:
 
         self._last_subject = None  # the training file may have changed since it was read for pricing
         subject = self._subject(choice)
-        resolved = complete(subject, _given(choice.knobs))
+        resolved = complete(subject, choice.knobs.setup)
         path = _free_path(subject.model, resolved)
         plan = frozen(subject, resolved, price(subject, resolved), path, output_given=False)
         write_plan(plan, path)
@@ -144,25 +172,32 @@ class LiveCore:
         if self._run is not None:
             self._run.stop()
 
-    def runs(self) -> "tuple[tuple[PastRun, ...], tuple[str, ...]]":
-        from vramplan.executor.runs import find_runs
+    def remembered(self) -> Remembered:
+        return read_remembered()
 
-        return find_runs()
+    def remember(self, remembered: Remembered) -> None:
+        write_remembered(remembered)
 
     def _subject(self, choice: Choice) -> "Subject":
         """Model, device and training file; the file is read again only when another is named."""
+        from vramplan.planner.adapters.tasks import model_for_task
         from vramplan.planner.cli.subject import subject_of
 
         if choice.model is None:
-            raise UsageError("no model is chosen", remedy="choose one on screen 1")
-        asked = (choice.model, choice.device, choice.knobs.data)
-        if self._last_subject is None or self._last_subject[0] != asked:
-            self._last_subject = asked, subject_of(choice.model, choice.device, data=choice.knobs.data)
-        return self._last_subject[1]
+            raise UsageError("no model is chosen", remedy=f"choose one ({key_of('model')})")
+        asked = (choice.model, choice.device, choice.knobs.data, choice.knobs.task)
+        with self._reading:  # two screens may want the same file counted
+            if self._last_subject is None or self._last_subject[0] != asked:
+                model = model_for_task(choice.model, choice.knobs.task)
+                self._last_subject = asked, subject_of(model, choice.device, data=choice.knobs.data)
+            return self._last_subject[1]
 
 
-def _given(knobs: Knobs) -> dict[str, Any]:
-    return knobs.model_dump(exclude_none=True)
+def _objectives(knobs: Knobs) -> Objectives:
+    matters = knobs.matters
+    if "prefer" in matters:
+        matters["prefer"] = (matters["prefer"],)
+    return Objectives(**matters)
 
 
 def _free_path(model: ModelSpec, resolved: "Resolved") -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
+from vramplan.planner.device import Device
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.tui.choice import Knobs, SavedPlan
 
@@ -17,6 +18,16 @@ class ModelChosen(Message):
 
     model: ModelSpec
     method: str | None = None
+    knobs: Knobs | None = None
+    """The options as they stood when it was looked at before."""
+
+
+@dataclass
+class DeviceChosen(Message):
+    """A person settled on what to plan for; the note says how it was found."""
+
+    device: Device | None
+    note: str
 
 
 @dataclass
@@ -39,3 +50,10 @@ class RunWanted(Message):
 
     saved: SavedPlan
     resume: bool = False
+
+
+@dataclass
+class ChatWanted(Message):
+    """A person wants to ask what came of these runs."""
+
+    folders: tuple[str, ...]

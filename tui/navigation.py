@@ -11,28 +11,35 @@ from textual.screen import Screen
 from vramplan.tui.bindings import ACTIONS, bindings
 from vramplan.tui.command_line import plan_command
 from vramplan.tui.screens.budget import BudgetScreen
+from vramplan.tui.screens.chat import ChatScreen
 from vramplan.tui.screens.compare import CompareScreen
+from vramplan.tui.screens.hardware import HardwareScreen
 from vramplan.tui.screens.help import Help
 from vramplan.tui.screens.model import ModelScreen
 from vramplan.tui.screens.plan import PlanScreen
 from vramplan.tui.screens.run import RunScreen
 from vramplan.tui.screens.runs import RunsScreen
 from vramplan.tui.screens.step import StepScreen
-from vramplan.tui.state import State, why_not
+from vramplan.tui.screens.workload import WorkloadScreen
+from vramplan.tui.state import MODEL_FIRST, State, why_not
 
 
 class NavigatedApp(App[int]):
-    """Six numbered screens; each is made once and kept."""
+    """Nine numbered screens; each is made once and kept."""
 
     BINDINGS = bindings("app")
+    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-short"), (36, "-tall")]  # type: ignore[misc]
     HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (140, "-wide")]  # type: ignore[misc]
     SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
         "model": ModelScreen,
+        "hardware": HardwareScreen,
+        "workload": WorkloadScreen,
         "budget": BudgetScreen,
         "compare": CompareScreen,
         "plan": PlanScreen,
         "run": RunScreen,
         "runs": RunsScreen,
+        "chat": ChatScreen,
     }
     state: State
 
@@ -77,7 +84,7 @@ class NavigatedApp(App[int]):
         if command is not None:
             self.copy_to_clipboard(command)
         if isinstance(self.screen, StepScreen):
-            self.screen.notice.say("choose a model first (1)" if command is None else f"copied: {command}")
+            self.screen.notice.say(MODEL_FIRST if command is None else f"copied: {command}")
 
     def action_help(self) -> None:
         """Show the keys, those of this screen first."""

@@ -6,6 +6,7 @@ from typing import Literal
 from vramplan.executor.events import Event, Failed, Finished, Step, Verified
 from vramplan.planner.cli.glance import Glance
 from vramplan.planner.values import Value
+from vramplan.tui.bindings import key_of
 from vramplan.tui.choice import Choice, Knobs, Priced, SavedPlan
 
 LOSSES_KEPT = 600
@@ -14,6 +15,8 @@ LOSSES_KEPT = 600
 EVENTS_KEPT = 500
 """Events kept for the log; events.jsonl in the run folder has them all."""
 UNDOS_KEPT = 100
+MODEL_FIRST = f"choose a model first ({key_of('model')})"
+SAVE_FIRST = f"save the plan first ({key_of('plan')}, then s)"
 
 RunStatus = Literal["running", "stopping", "done", "failed", "interrupted"]
 
@@ -87,6 +90,10 @@ class State(Value):
     """Why the choice has no price; empty while it is being priced."""
     saved: SavedPlan | None = None
     run: RunState | None = None
+    ask_to_run: bool = False
+    """The saved plan is to be checked, and then asked about."""
+    chat: tuple[str, ...] = ()
+    """The run folders whose adapters answer."""
     undo: tuple[Knobs, ...] = ()
     """The knobs before each change, the last change last."""
     redo: tuple[Knobs, ...] = ()
@@ -121,25 +128,37 @@ def why_not(state: State, action: str, parameters: tuple[object, ...] = ()) -> s
     if action == "go":
         return _why_not_go(state, str(parameters[0]))
     if action == "save_plan" and state.choice.model is None:
-        return "choose a model first (1)"
+        return MODEL_FIRST
     if action == "save_plan" and state.priced is None:
         return state.price_error or "the price is being worked out"
+    if action == "mark_price" and state.choice.model is None:
+        return MODEL_FIRST
+    if action in ("compare_plans", "export") and state.saved is None:
+        return SAVE_FIRST
     if action == "undo" and not state.undo:
         return "nothing to undo"
     if action == "redo" and not state.redo:
         return "nothing to redo"
-    if action in ("start_run", "resume", "pick_device") and running:
+    if action in ("start_run", "run_saved", "resume", "take_device") and running:
         return "a run is under way"
-    if action == "start_run":
-        return "save the plan first (4, then s)" if state.saved is None else None
+    if action in ("start_run", "run_saved"):
+        return SAVE_FIRST if state.saved is None else None
     if action == "stop_run" and not running:
         return "no run is under way"
+    if action == "cancel" and not _at_work(state):
+        return "nothing is being worked out"
     return None
+
+
+def _at_work(state: State) -> bool:
+    """Something is being worked out that can be given up."""
+    waiting = state.choice.model is not None and state.priced is None and not state.price_error
+    return waiting or bool(state.narration)
 
 
 def _why_not_go(state: State, screen: str) -> str | None:
     if screen in ("budget", "compare", "plan") and state.choice.model is None:
-        return "choose a model first (1)"
+        return MODEL_FIRST
     if screen == "run" and state.run is None and state.saved is None:
-        return "save a plan first (4, then s)"
+        return SAVE_FIRST
     return None

@@ -8,6 +8,7 @@ from vramplan.planner.device import Device
 from vramplan.planner.errors import VramplanError
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.units import format_bytes, format_count, format_gib
+from vramplan.tui.bindings import key_of
 
 
 def line(text: str, style: str = "") -> Content:
@@ -29,10 +30,10 @@ def describe_model(model: ModelSpec | None) -> str:
     """One line: who, which revision, how large.
 
     >>> describe_model(None)
-    'no model yet: choose one on screen 1'
+    'no model yet: choose one (1)'
     """
     if model is None:
-        return "no model yet: choose one on screen 1"
+        return f"no model yet: choose one ({key_of('model')})"
     revision = f" @ {model.revision[:7]}" if model.revision else ""
     parts = [f"{model.repo_id}{revision}", f"{format_count(model.total_params)} params"]
     layers = model.config.get("num_hidden_layers")

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import platformdirs
 
+from vramplan.planner.adapters.cancelling import check_wanted
 from vramplan.planner.adapters.chat_templates import Render, can_render, renderer
 from vramplan.planner.adapters.tokenizer_files import TokenizerFiles
 from vramplan.planner.errors import BadDataError
@@ -183,6 +184,7 @@ def _count(tokenizer: Any, texts: Sequence[str], *, special: bool) -> list[int]:
     waiting: Iterator[str] = iter(texts)
     shown = time.monotonic()
     while batch := list(islice(waiting, BATCH_ROWS)):
+        check_wanted()
         lengths += [len(encoding.ids) for encoding in tokenizer.encode_batch(batch, add_special_tokens=special)]
         if time.monotonic() - shown > 2:
             shown = time.monotonic()

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Literal, NamedTuple
 
 import platformdirs
 
+from vramplan.planner.adapters.cancelling import check_wanted
 from vramplan.planner.errors import NoProgramError
 from vramplan.planner.programs.codec import FORMAT, load_program
 from vramplan.planner.programs.key import ProgramKey
@@ -25,6 +27,8 @@ from vramplan.planner.programs.program import Program
 
 TRACE_SECONDS = 600
 """A trace takes seconds; one that takes this long hangs."""
+LISTEN_SECONDS = 0.25
+"""Between two questions whether a trace is still wanted."""
 CHILD = (sys.executable, "-P", "-m")
 CHILD_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
@@ -152,24 +156,46 @@ def trace_child(name: str, arguments: list[str], request: str) -> str:
     Raises:
         NoProgramError: it failed, or took too long; the last line it wrote says why.
     """
-    try:
-        done = subprocess.run(
-            [*CHILD, "vramplan.planner.trace", *arguments],
-            input=request,
-            capture_output=True,
-            text=True,
-            env=os.environ | CHILD_ENVIRONMENT,
-            timeout=TRACE_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as hung:
-        raise NoProgramError(
-            f"{name} could not be traced within {TRACE_SECONDS} seconds", remedy="try again when the machine is idle"
-        ) from hung
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    child = subprocess.Popen(
+        [*CHILD, "vramplan.planner.trace", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | CHILD_ENVIRONMENT,
+    )
+    with child:
+        try:
+            output, errors = _heard(child, request)
+        except subprocess.TimeoutExpired as hung:
+            raise NoProgramError(
+                f"{name} could not be traced within {TRACE_SECONDS} seconds",
+                remedy="try again when the machine is idle",
+            ) from hung
+        finally:
+            child.kill()  # does nothing to one that has ended
+    if child.returncode != 0:
+        reason = (errors.strip().splitlines() or ["no reason given"])[-1]
         raise NoProgramError(
             f"{name} could not be traced: {reason}",
             remedy="choose another method or setting; this combination has no memory program",
         )
-    return done.stdout
+    return output
+
+
+def _heard(child: "subprocess.Popen[str]", request: str) -> tuple[str, str]:
+    """What a child says until it ends, on stdout and stderr.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes too long.
+        Cancelled: nobody wants it any more.
+    """
+    began, unsent = time.monotonic(), request
+    while True:
+        try:
+            return child.communicate(unsent or None, timeout=LISTEN_SECONDS)
+        except subprocess.TimeoutExpired:
+            unsent = ""  # what is not written yet is kept by the child's own handle
+            check_wanted()
+            if time.monotonic() - began > TRACE_SECONDS:
+                raise

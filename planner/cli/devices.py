@@ -64,10 +64,10 @@ def profile_text(profile: DeviceProfile, *, width: int) -> str:
     facts = joined(
         (
             profile.architecture,
-            "" if profile.compute_capability is None else f"compute capability {_capability(profile)}",
+            "" if profile.compute_capability is None else f"compute capability {capability_words(profile)}",
             f"{_gib(profile.nominal_bytes)} GiB on the box",
-            f"{_giga(profile.memory_bandwidth_bytes_per_second)} GB/s",
-            "no bf16" if profile.bf16_native is False else f"bf16 {_bf16(profile)} TFLOPS",
+            f"{gigabytes_a_second(profile.memory_bandwidth_bytes_per_second)} GB/s",
+            "no bf16" if profile.bf16_native is False else f"bf16 {bf16_teraflops(profile)} TFLOPS",
             "" if profile.tdp_watts is None else f"{profile.tdp_watts} W",
             "" if profile.usd_per_hour is None else f"{profile.usd_per_hour} USD/h on {profile.usd_per_hour_on}",
         )
@@ -85,7 +85,7 @@ def profile_text(profile: DeviceProfile, *, width: int) -> str:
 def _here_table(devices: tuple[Device, ...], *, width: int) -> str:
     head = ["", "device", "total GiB", "free GiB", "held by"]
     rows = [
-        [_place(device), device.name, format_gib(device.total_bytes), _gib(device.free_bytes), _held_by(device.holders)]
+        [_place(device), device.name, format_gib(device.total_bytes), _gib(device.free_bytes), held_by(device.holders)]
         for device in devices
     ]
     return table([head, *rows], "><>><", width=width)
@@ -97,7 +97,8 @@ def _place(device: Device) -> str:
     return f"{device.index} (MIG)" if device.mig else str(device.index)
 
 
-def _held_by(holders: tuple[Holder, ...]) -> str:
+def held_by(holders: tuple[Holder, ...]) -> str:
+    """Who holds memory of a device, and how much."""
     return ", ".join(
         f"{holder.name or 'process'} {holder.pid}"
         + ("" if holder.used_bytes is None else f": {format_gib(holder.used_bytes)}")
@@ -111,9 +112,9 @@ def _profile_table(profiles: tuple[DeviceProfile, ...], *, width: int) -> str:
         [
             profile.name,
             _gib(profile.total_bytes),
-            _giga(profile.memory_bandwidth_bytes_per_second),
-            _bf16(profile),
-            _capability(profile),
+            gigabytes_a_second(profile.memory_bandwidth_bytes_per_second),
+            bf16_teraflops(profile),
+            capability_words(profile),
             "estimated" if profile.total_basis.startswith("estimate") else "reported",
         ]
         for profile in profiles
@@ -121,7 +122,8 @@ def _profile_table(profiles: tuple[DeviceProfile, ...], *, width: int) -> str:
     return table([head, *rows], "<>>>><", width=width)
 
 
-def _capability(profile: DeviceProfile) -> str:
+def capability_words(profile: DeviceProfile) -> str:
+    """A product's compute capability; empty where it has none."""
     return "" if profile.compute_capability is None else ".".join(map(str, profile.compute_capability))
 
 
@@ -129,11 +131,13 @@ def _gib(size_bytes: int | None) -> str:
     return "?" if size_bytes is None else format_gib(size_bytes)
 
 
-def _giga(rate: int | None) -> str:
+def gigabytes_a_second(rate: int | None) -> str:
+    """A bandwidth for a column."""
     return "?" if rate is None else f"{rate / 10**9:.0f}"
 
 
-def _bf16(profile: DeviceProfile) -> str:
+def bf16_teraflops(profile: DeviceProfile) -> str:
+    """How fast a product multiplies in bf16, in TFLOPS."""
     if profile.bf16_flops_per_second is not None:
         return f"{profile.bf16_flops_per_second / 10**12:.1f}"
     return "none" if profile.bf16_native is False else "?"

@@ -9,18 +9,24 @@ from vramplan.executor.checks import Check
 from vramplan.executor.events import Event, Failed, Finished, Measured, Progress, Saved, Started, Step
 from vramplan.executor.preflight import Preflight
 from vramplan.executor.runs import PastRun
+from vramplan.planner.adapters.hub_search import HubModel
 from vramplan.planner.adapters.models import ModelSummary
 from vramplan.planner.cli.glance import Glance
 from vramplan.planner.device import Device, DeviceProfile
 from vramplan.planner.errors import UnknownModelError
 from vramplan.planner.largest import Largest, largest
+from vramplan.planner.lengths import histogram_of
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.memory.timeline import Moment
 from vramplan.planner.methods import METHOD_NAMES
 from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.plan import Plan
 from vramplan.planner.resolve import given_for_method, resolve
 from vramplan.planner.units import GIB, MIB, parse_bytes
-from vramplan.tui.choice import Choice, Compared, Knobs, Priced, SavedPlan
+from vramplan.planner.workload import RowLengths
+from vramplan.tui.bindings import STEPS
+from vramplan.tui.choice import Choice, Compared, Entry, Knobs, MeasuredRows, Priced, SavedPlan
+from vramplan.tui.remembered import Remembered
 
 PATH = "runs/fake/plan.json"
 PARAMS = {"fake/llama-70b": 70 * 10**9, "fake/llama-8b": 8 * 10**9, "fake/llama-1b": 10**9, "fake/odd[red]name": 10**6}
@@ -97,6 +103,33 @@ def script(steps: int = 3) -> tuple[Event, ...]:
     return tuple(said)
 
 
+class FakeChat:
+    """Satisfies ``vramplan.tui.core.Chat``: it says the prompt backwards, in pieces."""
+
+    def __init__(self, folders: tuple[str, ...], error: Exception | None) -> None:
+        self.voices = (*folders, "base")
+        self.voice = folders[0]
+        self.error = error
+        self.closed = self.stopped = False
+
+    def use(self, voice: str) -> None:
+        self.voice = voice
+
+    def clear(self) -> None:
+        """Nothing is kept."""
+
+    def answer(self, prompt: str) -> Iterator[str]:
+        yield from (prompt[::-1][:2], prompt[::-1][2:])
+        if self.error is not None:
+            raise self.error
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class FakeCore:
     """Satisfies ``vramplan.tui.core.Core``; the arguments are what the world is like."""
 
@@ -108,6 +141,7 @@ class FakeCore:
         checks: Sequence[Check] | None = None,
         hold_after: int | None = None,
         errors: dict[str, Exception] | None = None,
+        kept: Remembered | None = None,
     ) -> None:
         self.device = make_device() if device is None else device
         self.events = tuple(script() if events is None else events)
@@ -118,6 +152,10 @@ class FakeCore:
         self.saved: list[Choice] = []
         self.launched: list[tuple[SavedPlan, bool]] = []
         self.stopped = asyncio.Event()
+        self.kept = Remembered(hinted=tuple(name for name, _ in STEPS)) if kept is None else kept
+        self.merged: list[str] = []
+        self.chats: list[FakeChat] = []
+        self.exported: list[str] = []
 
     def _fail(self, what: str) -> None:
         if what in self.errors:
@@ -160,8 +198,51 @@ class FakeCore:
             raise UnknownModelError(f"no folder or catalogue model is called {text!r}", remedy="see: vramplan models")
         return spec(text)
 
+    def search_hub(self, query: str) -> tuple[HubModel, ...]:
+        self._fail("search_hub")
+        return (HubModel(id=f"hub/{query}", downloads=12345, params=3 * 10**9, license="apache-2.0", gated=True),)
+
+    def measure(self, choice: Choice) -> MeasuredRows | None:
+        self._fail("measure")
+        histogram = histogram_of([100] * 60 + [200] * 30 + [1000] * 10)
+        lengths = RowLengths(longest_row=1000, quantiles=histogram.quantiles(), histogram=histogram)
+        said = ("data     100 rows: half up to 100 tokens, the longest 1000",)
+        return MeasuredRows(path=choice.knobs.data or "", num_rows=100, lengths=lengths, lines=said)
+
+    def entries(self, folder: str, suffixes: tuple[str, ...]) -> tuple[Entry, ...]:
+        names = (*(f"train{suffix}" for suffix in suffixes[:1]), "[red]odd/")
+        return tuple(Entry(name=name, size="" if name.endswith("/") else "5.00 MiB") for name in names)
+
+    def read_plan(self, path: str) -> Plan:
+        self._fail("read_plan")
+        return make_plan(model=spec("fake/llama-1b"))
+
+    def engines(self) -> tuple[tuple[str, str], ...]:
+        return (("script", "a script"), ("slurm", "a batch job"))
+
+    def export(self, saved: SavedPlan, engine: str) -> tuple[str, ...]:
+        self._fail("export")
+        self.exported.append(engine)
+        return (f"runs/fake/export-{engine}/train.py",)
+
+    def merge(self, folder: str) -> str:
+        self._fail("merge")
+        self.merged.append(folder)
+        return f"{folder}/merged"
+
+    def open_chat(self, folders: tuple[str, ...]) -> "FakeChat":
+        self._fail("open_chat")
+        self.chats.append(FakeChat(folders, self.errors.get("answer")))
+        return self.chats[-1]
+
+    def remembered(self) -> Remembered:
+        return self.kept
+
+    def remember(self, remembered: Remembered) -> None:
+        self.kept = remembered
+
     def largest(self, device: Device, knobs: Knobs) -> Iterator[Largest]:
-        given = knobs.model_dump()
+        given = knobs.setup
         return largest(
             summaries(),
             METHOD_NAMES,
@@ -172,7 +253,7 @@ class FakeCore:
     def glance(self, choice: Choice) -> Glance:
         self._fail("glance")
         assert choice.model is not None
-        budget = price(choice.model, choice.knobs.model_dump(), choice.device).candidate.budget
+        budget = price(choice.model, choice.knobs.setup, choice.device).candidate.budget
         return Glance(
             budget=budget,
             course=course(budget),
@@ -183,7 +264,7 @@ class FakeCore:
         self._fail("price")
         assert choice.model is not None
         self.priced.append(choice.knobs)
-        return price(choice.model, choice.knobs.model_dump(), choice.device)
+        return price(choice.model, choice.knobs.setup, choice.device)
 
     def compare(self, choice: Choice) -> tuple[Compared, ...]:
         self._fail("compare")
@@ -191,7 +272,7 @@ class FakeCore:
         assert model is not None
         rows = []
         for method in ("lora", "qlora", "full"):
-            given = given_for_method(choice.knobs.model_dump(), method)
+            given = given_for_method(choice.knobs.setup, method)
             candidate = price(model, given, choice.device).candidate
             note = f"a fake reason for {method}"
             rows.append(Compared(candidate=candidate, notes=(note,), options={"method": method}))
@@ -201,7 +282,7 @@ class FakeCore:
         self._fail("save_plan")
         assert choice.model is not None
         self.saved.append(choice)
-        priced = price(choice.model, choice.knobs.model_dump(), choice.device)
+        priced = price(choice.model, choice.knobs.setup, choice.device)
         plan = make_plan(candidate=priced.candidate, model=choice.model, recipe=priced.recipe)
         return SavedPlan(path=PATH, plan=plan)
 

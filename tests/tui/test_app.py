@@ -32,9 +32,9 @@ async def to_budget(driver: Driver) -> None:
 async def to_run(driver: Driver) -> None:
     """Save a QLoRA plan and open the run screen."""
     await to_budget(driver)
-    await driver.press("4", until="not saved yet")
+    await driver.press("6", until="not saved yet")
     await driver.press("s", until="written: runs/fake/plan.json")
-    await driver.press("r", until="ready: r starts")
+    await driver.press("7", until="ready: r starts")
 
 
 def test_the_fake_is_a_core() -> None:
@@ -48,21 +48,30 @@ async def test_from_the_first_screen_to_a_finished_run(size: tuple[int, int]) ->
     async with driving(core, size) as driver:
         name = f"app_{size[0]}"
         assert_golden(f"{name}_1_model.txt", await driver.settle("7.47"))
+        await driver.press("2", until="H100 SXM 80 GB")
+        assert_golden(f"{name}_2_hardware.txt", await driver.settle("held by"))
+        await driver.press("3", until="no training file")
+        assert_golden(f"{name}_3_workload.txt", await driver.settle("matters"))
+        await driver.press("1")
         await to_budget(driver)
-        assert_golden(f"{name}_2_budget.txt", await driver.settle("7.47"))
+        assert_golden(f"{name}_4_budget.txt", await driver.settle("7.47"))
         await driver.press("n", until="a fake reason for lora")
         await driver.press("j")
-        assert_golden(f"{name}_3_compare.txt", await driver.settle("a fake reason for qlora"))
+        assert_golden(f"{name}_5_compare.txt", await driver.settle("a fake reason for qlora"))
         await driver.press("enter", until="not saved yet")
         await driver.press("s")
-        assert_golden(f"{name}_4_plan.txt", await driver.settle("written: runs/fake/plan.json"))
-        await driver.press("r")
-        assert_golden(f"{name}_5_checks.txt", await driver.settle("ready: r starts the run"))
+        assert_golden(f"{name}_6_plan.txt", await driver.settle("written: runs/fake/plan.json"))
+        await driver.press("7")
+        assert_golden(f"{name}_7_checks.txt", await driver.settle("ready: r starts the run"))
         await driver.press("r", until="Run runs/fake/plan.json now?")
         await driver.press("y")
-        assert_golden(f"{name}_5_run.txt", await driver.settle("done: 6 sets the estimate"))
-        await driver.press("6")
-        assert_golden(f"{name}_6_runs.txt", await driver.settle("measured by"))
+        assert_golden(f"{name}_7_run.txt", await driver.settle("done: 8 sets the estimate"))
+        await driver.press("8")
+        assert_golden(f"{name}_8_runs.txt", await driver.settle("measured by"))
+        await driver.press("c", until="‹runs/fake›")
+        await driver.type("hello")
+        await driver.press("enter", until="olleh")
+        assert_golden(f"{name}_9_chat.txt", await driver.settle("olleh"))
     assert [choice.knobs.method for choice in core.saved] == ["qlora"]
 
 
@@ -129,16 +138,16 @@ async def test_a_setup_without_a_price_says_why_and_cannot_be_saved() -> None:
     async with driving(core) as driver:
         await driver.wait("fake/llama-8b")
         await driver.press("enter", until="no memory program for this — install the train extra")
-        await driver.press("4", until="not saved yet")
+        await driver.press("6", until="not saved yet")
         await driver.press("s", until="no memory program for this")
         assert core.saved == []
 
 
 async def test_what_is_not_possible_yet_says_what_is_missing() -> None:
     async with driving(FakeCore()) as driver:
-        await driver.press("3", until="choose a model first (1)")
-        await driver.press("5", until="save a plan first (4, then s)")
-        await driver.press("6", until="interrupted after 12 steps")
+        await driver.press("5", until="choose a model first (1)")
+        await driver.press("7", until="save the plan first (6, then s)")
+        await driver.press("8", until="interrupted after 12 steps")
         await driver.press("1")
         assert driver.step == "model"
 
@@ -155,6 +164,7 @@ async def test_another_device_is_picked_by_name_and_everything_is_priced_for_it(
     async with driving(core) as driver:
         await to_budget(driver)
         await driver.press("d", until="H100 SXM 80 GB")
+        await driver.press("slash")
         await driver.type("hopp")
         await driver.wait("nothing is called hopp")
         await driver.press(*["backspace"] * 4)
@@ -168,7 +178,9 @@ async def test_a_bare_size_stands_in_for_a_device() -> None:
     async with driving(FakeCore()) as driver:
         await to_budget(driver)
         await driver.press("d", until="H100")
+        await driver.press("slash")
         await driver.type("12GiB")
+        await driver.wait("any CUDA card with 12.00 GiB")
         await driver.press("enter", until="12GiB · 12.00 GiB (memory)")
         await driver.press("y", until="--memory 12884901888")
 
@@ -204,7 +216,7 @@ async def test_a_blocking_check_stops_the_run_before_it_starts() -> None:
     core = FakeCore(checks=[Check(name="data", verdict="blocks", found="the plan names no file", remedy="set one")])
     async with driving(core) as driver:
         await to_budget(driver)
-        await driver.press("4", until="not saved yet")
+        await driver.press("6", until="not saved yet")
         await driver.press("s", until="written")
         await driver.press("r", until="may not run: set one")
         await driver.press("r", until="may not run: set one")
@@ -239,15 +251,16 @@ async def test_a_run_goes_on_while_another_screen_is_looked_at() -> None:
     async with driving(core) as driver:
         await to_run(driver)
         await driver.press("r", "y", until="step 1 of 3")
-        await driver.press("2", until="sequence length")
-        await driver.press("d", until="a run is under way")
-        await driver.press("5", until="step 1 of 3")
+        await driver.press("4", until="sequence length")
+        await driver.press("d", until="H100")
+        await driver.press("enter", until="a run is under way")
+        await driver.press("7", until="step 1 of 3")
 
 
 async def test_escape_goes_back_the_way_one_came_and_help_lists_the_keys() -> None:
     async with driving(FakeCore()) as driver:
         await to_budget(driver)
-        await driver.press("3", until="a fake reason")
+        await driver.press("5", until="a fake reason")
         await driver.press("question_mark", until="copy the equivalent command line")
         await driver.press("escape", until=lambda: driver.step == "compare")
         await driver.press("escape", until=lambda: driver.step == "budget")
@@ -312,7 +325,7 @@ async def test_what_a_setup_costs_is_looked_at_in_four_ways() -> None:
 async def test_methods_are_sorted_and_those_that_do_not_fit_left_out() -> None:
     async with driving(FakeCore()) as driver:
         await to_budget(driver)
-        text = await driver.press("3", until="a fake reason for lora")
+        text = await driver.press("5", until="a fake reason for lora")
         assert text.index("lora r=16") < text.index("qlora r=16")
         text = await driver.press("o", until="sorted: least memory first")
         assert text.index("qlora r=16") < text.index("full ") < text.index("prefix ")
@@ -324,11 +337,11 @@ async def test_methods_are_sorted_and_those_that_do_not_fit_left_out() -> None:
 async def test_a_stopped_run_goes_on_from_its_checkpoint() -> None:
     core = FakeCore()
     async with driving(core) as driver:
-        await driver.press("6", until="checkpoint at step 10")
+        await driver.press("8", until="checkpoint at step 10")
         await driver.press("y", until="copied: vramplan run runs/stopped/plan.json --resume")
         await driver.press("r", until="Go on with runs/stopped from step 10?")
-        await driver.press("y", until="done: 6 sets the estimate")
-        await driver.press("6", until=lambda: driver.step == "runs")
+        await driver.press("y", until="done: 8 sets the estimate")
+        await driver.press("8", until=lambda: driver.step == "runs")
         await driver.settle("runs")
         await driver.press("r", until="nothing to go on from: runs/fake is done")
     assert [(saved.path, resume) for saved, resume in core.launched] == [("runs/stopped/plan.json", True)]
@@ -339,7 +352,7 @@ async def test_ten_thousand_events_leave_the_run_as_quick_as_it_was() -> None:
     events = (*script()[:4], *said, *script()[4:])
     async with driving(FakeCore(events=events), patience_seconds=120.0) as driver:
         await to_run(driver)
-        await driver.press("r", "y", until="done: 6 sets the estimate")
+        await driver.press("r", "y", until="done: 8 sets the estimate")
         run = driver.app.state.run
         assert run is not None
         assert (run.num_logged, len(run.log)) == (10_005, EVENTS_KEPT)
@@ -354,9 +367,9 @@ async def test_a_run_is_watched_through_a_change_of_the_terminals_size(size: tup
         await driver.pilot.resize_terminal(*size)
         await driver.wait(lambda: driver.app.size == size)
         await driver.pilot.resize_terminal(100, 30)
-        await driver.press("2", until="sequence length")
+        await driver.press("4", until="sequence length")
         await driver.pilot.resize_terminal(*size)
-        await driver.press("5", until=lambda: driver.step == "run")
+        await driver.press("7", until=lambda: driver.step == "run")
         await driver.pilot.resize_terminal(80, 24)
         await driver.wait("step 1 of 3")
 
@@ -367,11 +380,10 @@ async def test_from_a_typed_name_to_a_saved_plan_in_three_keys_and_to_a_run_in_t
         await driver.press("slash")
         await driver.type("llama-8b")
         await driver.press("enter", until="headroom")
-        await driver.press("4", until="not saved yet")
+        await driver.press("6", until="not saved yet")
         await driver.press("s", until="written: runs/fake/plan.json")
-        await driver.press("r", until="ready: r starts the run")
-        await driver.press("r", until="now?")
-        await driver.press("y", until="done: 6 sets")
+        await driver.press("r", until="Run runs/fake/plan.json now?")
+        await driver.press("y", until="done: 8 sets")
     assert len(core.saved) == 1
 
 
@@ -382,7 +394,7 @@ async def test_names_from_outside_are_shown_letter_by_letter_whatever_they_hold(
         async with driving(FakeCore()) as driver:
             await driver.press("slash", *"نموذج", until=name)
             await driver.press("enter", until=f" {name} ")
-            await driver.press("4", until="not saved yet")
+            await driver.press("6", until="not saved yet")
             await driver.press("s", until="written")
     finally:
         del PARAMS[name]

@@ -8,7 +8,7 @@ from vramplan.tui.app import VramplanApp
 from vramplan.tui.bindings import ACTIONS, STEPS, TITLES
 from vramplan.tui.keys_page import keys_page
 from vramplan.tui.screens.confirm import Confirm
-from vramplan.tui.screens.devices import DevicePicker
+from vramplan.tui.screens.files import FilePicker
 from vramplan.tui.screens.help import Help
 from vramplan.tui.widgets.knob_list import KnobList
 from vramplan.tui.widgets.row_table import RowTable
@@ -18,7 +18,7 @@ OWNERS = {
     "app": VramplanApp,
     "list": RowTable,
     "knobs": KnobList,
-    "dialog": DevicePicker,
+    "dialog": FilePicker,
     "question": Confirm,
     "help": Help,
 }
@@ -59,4 +59,4 @@ async def test_help_begins_with_the_keys_of_the_screen_it_is_asked_from() -> Non
         await driver.wait("fake/llama-8b")
         await driver.press("enter", until="headroom")
         text = await driver.press("question_mark", until="undo the last change")
-        assert text.index("│ 2 Budget") < text.index("undo the last change")
+        assert text.index("│ 4 Budget") < text.index("undo the last change")

@@ -2,9 +2,10 @@
 
 import errno
 import importlib.util
-import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.fakes import make_budget, make_cpu, make_device
 from tests.programs import KEY, hand_written
 from vramplan.planner.adapters import programs
+from vramplan.planner.adapters.cancelling import Cancelled, given_up_by
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.adapters.programs import Found, find_program
 from vramplan.planner.candidate import Candidate
@@ -271,23 +273,33 @@ def test_a_cache_that_cannot_be_written_does_not_cost_the_answer(
     assert find_program(KEY).origin == "traced"
 
 
-def test_a_trace_that_hangs_is_no_program(unshipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang(*args: Any, timeout: float, **kwargs: Any) -> None:
-        raise subprocess.TimeoutExpired("python", timeout)
-
+def traced_by(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of this code stands in for the tracing one."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(subprocess, "run", hang)
-    with pytest.raises(NoProgramError, match="600 seconds"):
+    monkeypatch.setattr(programs, "CHILD", (sys.executable, "-c", code))
+
+
+def test_a_trace_that_hangs_is_no_program(unshipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced_by("import time; time.sleep(600)", monkeypatch)
+    monkeypatch.setattr(programs, "TRACE_SECONDS", 0)
+    with pytest.raises(NoProgramError, match="within 0 seconds"):
         find_program(KEY)
 
 
 def test_a_trace_that_fails_gives_its_last_line(unshipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(arguments: list[str], **kwargs: Any) -> Any:
-        return subprocess.CompletedProcess(arguments, 1, "", "Traceback ...\nFoldError: layers differ\n")
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(subprocess, "run", fail)
+    traced_by("import sys; sys.exit('FoldError: layers differ')", monkeypatch)
     with pytest.raises(NoProgramError, match="FoldError: layers differ"):
+        find_program(KEY)
+    assert not unshipped.exists()
+
+
+def test_a_trace_that_nobody_wants_any_more_ends_with_its_process(
+    unshipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced_by("import time; time.sleep(600)", monkeypatch)
+    given_up = Event()
+    given_up.set()
+    with given_up_by(given_up), pytest.raises(Cancelled):
         find_program(KEY)
     assert not unshipped.exists()
 

@@ -1,6 +1,5 @@
 """Screen 3: the methods side by side, those that do not fit included."""
 
-import asyncio
 from collections.abc import Callable, Iterable
 
 from rich.text import Text
@@ -21,6 +20,7 @@ from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import State
 from vramplan.tui.text import cell, gib
 from vramplan.tui.theme import VERDICTS
+from vramplan.tui.threads import in_thread
 from vramplan.tui.widgets.budget_bar import BudgetBar
 from vramplan.tui.widgets.budget_table import BudgetTable, headline
 from vramplan.tui.widgets.row_table import RowTable
@@ -77,7 +77,7 @@ class CompareScreen(StepScreen):
     async def _compare(self, choice: Choice) -> None:
         self.query_one("#headline", Static).update("pricing ...")
         try:
-            self._found = await asyncio.to_thread(self.vramplan.core.compare, choice)
+            self._found = await in_thread(self.vramplan.core.compare, choice)
         except Exception:
             self._asked, self._found, self._rows = None, (), ()
             self.query_one("#headline", Static).update("no price")

@@ -1,6 +1,5 @@
 """Screen 4: what will run, to the last option, and the file that pins it."""
 
-import asyncio
 from collections.abc import Iterable, Iterator
 
 from rich.table import Table
@@ -11,12 +10,17 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from vramplan.planner.cli.render import plain
+from vramplan.planner.plan import Plan
+from vramplan.planner.plan_diff import differences
 from vramplan.planner.units import format_bytes, format_count
-from vramplan.tui.bindings import bindings
-from vramplan.tui.choice import Priced
+from vramplan.tui.bindings import bindings, key_of
+from vramplan.tui.choice import Priced, SavedPlan
 from vramplan.tui.messages import PlanSaved
+from vramplan.tui.screens.files import FilePicker
+from vramplan.tui.screens.pick import Pick
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import State
+from vramplan.tui.threads import in_thread
 from vramplan.tui.widgets.budget_table import headline
 
 
@@ -27,6 +31,10 @@ class PlanScreen(StepScreen):
     scopes = ("plan",)
     BINDINGS = bindings("plan")
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._difference: tuple[SavedPlan, list[tuple[str, str | Text]]] | None = None
+
     def body(self) -> Iterable[Widget]:
         with VerticalScroll(id="plan-box"):
             yield Static(id="plan", markup=False)
@@ -36,7 +44,32 @@ class PlanScreen(StepScreen):
 
     def show_state(self, state: State) -> None:
         super().show_state(state)
-        self.query_one("#plan", Static).update(_table(state, self.vramplan.command() or ""))
+        self.query_one("#plan", Static).update(_table(state, self.vramplan.command() or "", self._differing(state)))
+
+    def _differing(self, state: State) -> list[tuple[str, str | Text]]:
+        """What differs from another plan, as long as this one is the plan that was compared."""
+        shown = self._difference
+        return [] if shown is None or shown[0] != state.saved else shown[1]
+
+    @work(exit_on_error=False, group="ask")
+    async def action_compare_plans(self) -> None:
+        """Set the saved plan beside another, and show what differs."""
+        saved = self.vramplan.state.saved
+        picker = FilePicker(self.vramplan.core, "runs/", title="another plan file", suffixes=(".json",))
+        path = await self.app.push_screen_wait(picker)
+        if saved is not None and path:
+            other = await in_thread(self.vramplan.core.read_plan, path)
+            self._difference = (saved, _differences(saved, path, other))
+            self.show_state(self.vramplan.state)
+
+    @work(exit_on_error=False, group="ask")
+    async def action_export(self) -> None:
+        """Write the saved plan for something else that trains."""
+        saved = self.vramplan.state.saved
+        engine = await self.app.push_screen_wait(Pick("export to", self.vramplan.core.engines()))
+        if saved is not None and engine is not None:
+            written = await in_thread(self.vramplan.core.export, saved, engine)
+            self.notice.say(f"written: {', '.join(written)}")
 
     def action_save_plan(self) -> None:
         """Write the plan file."""
@@ -44,7 +77,7 @@ class PlanScreen(StepScreen):
 
     @work(exclusive=True, exit_on_error=False)
     async def _save(self) -> None:
-        saved = await asyncio.to_thread(self.vramplan.core.save_plan, self.vramplan.state.choice)
+        saved = await in_thread(self.vramplan.core.save_plan, self.vramplan.state.choice)
         self.post_message(PlanSaved(saved))
 
     @on(PlanSaved)
@@ -52,7 +85,13 @@ class PlanScreen(StepScreen):
         self.notice.say(f"written: {event.saved.path}; r checks and runs it")
 
 
-def _table(state: State, command: str) -> Table:
+def _differences(saved: SavedPlan, path: str, other: Plan) -> list[tuple[str, str | Text]]:
+    found = differences(saved.plan, other)
+    rows: list[tuple[str, str | Text]] = [("beside", path if found else f"{path}: nothing differs")]
+    return [*rows, *((each.name, f"{each.mine}  │  there: {each.theirs}") for each in found)]
+
+
+def _table(state: State, command: str, differing: list[tuple[str, str | Text]]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(ratio=1, overflow="fold")
@@ -61,6 +100,7 @@ def _table(state: State, command: str) -> Table:
         rows += _facts(state.priced)
     else:
         rows.append(("price", state.price_error or "pricing ..."))
+    rows += differing
     rows.append(("plan file", state.saved.path if state.saved else "not saved yet (s)"))
     rows.append(("command", command))
     for name, value in rows:
@@ -91,7 +131,7 @@ def _facts(priced: Priced) -> Iterator[tuple[str, str | Text]]:
         "training",
         f"{length} · learning rate {recipe.learning_rate:g} · {recipe.lr_scheduler_type} · seed {recipe.seed}",
     )
-    yield "data", recipe.data or "none: set a training file on screen 2"
+    yield "data", recipe.data or f"none: choose a training file ({key_of('workload')})"
     yield "held", f"{format_bytes(candidate.budget.steady_allocated_bytes)} at the end of a step"
     yield "estimate", candidate.provenance.basis
     if not candidate.runnable:

@@ -1,6 +1,5 @@
 """Screen 5: what stands between the plan and a run, then the run as it goes."""
 
-import asyncio
 from collections.abc import Iterable
 
 from rich.text import Text
@@ -11,7 +10,7 @@ from textual.widgets import RichLog, Sparkline, Static
 
 from vramplan.executor.checks import Check
 from vramplan.planner.cli.render import plain
-from vramplan.tui.bindings import bindings
+from vramplan.tui.bindings import bindings, key_of
 from vramplan.tui.choice import SavedPlan
 from vramplan.tui.command_line import run_command
 from vramplan.tui.messages import RunWanted
@@ -20,6 +19,7 @@ from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import EVENTS_KEPT, RunState, State
 from vramplan.tui.text import cell, line
 from vramplan.tui.theme import GREEN, VERMILLION, YELLOW
+from vramplan.tui.threads import in_thread
 from vramplan.tui.widgets.live_memory import LiveMemory
 from vramplan.tui.widgets.row_table import RowTable
 from vramplan.tui.widgets.run_line import describe_event, describe_run
@@ -66,7 +66,11 @@ class RunScreen(StepScreen):
             self._show_run(run)
         elif state.saved is not None and state.saved != self._checked:
             self._checked = state.saved
-            self._check(state.saved)
+            if not state.ask_to_run:
+                self._check(state.saved)
+        if state.ask_to_run:
+            self.vramplan.state = state.model_copy(update={"ask_to_run": False})
+            self.action_start_run()
 
     @work(exclusive=True, exit_on_error=False)
     async def _check(self, saved: SavedPlan) -> None:
@@ -76,7 +80,7 @@ class RunScreen(StepScreen):
 
     async def _may_run(self, saved: SavedPlan) -> bool:
         """Preflight, shown; what blocks is said with its remedy."""
-        preflight = await asyncio.to_thread(self.vramplan.core.preflight, saved)
+        preflight = await in_thread(self.vramplan.core.preflight, saved)
         self._checks = preflight.checks
         self.query_one(RowTable).show([_row(check) for check in preflight.checks])
         blocking = [check for check in preflight.checks if check.verdict == "blocks"]
@@ -103,7 +107,7 @@ class RunScreen(StepScreen):
             log.write(Text(plain(describe_event(event))))
         self._logged = run.num_logged
         if run.status == "done":
-            self.notice.say("done: 6 sets the estimate beside what happened")
+            self.notice.say(f"done: {key_of('runs')} sets the estimate beside what happened")
         elif run.failure:
             self.notice.fail(run.failure)
         elif run.status == "interrupted":
@@ -118,6 +122,8 @@ class RunScreen(StepScreen):
         if await self.app.push_screen_wait(Confirm(f"Run {saved.path} now?")):
             self._checked = None
             self.post_message(RunWanted(saved))
+        else:
+            self.notice.say("ready: r starts the run")
 
     @work(exit_on_error=False, group="ask")
     async def action_stop_run(self) -> None:

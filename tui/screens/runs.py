@@ -1,6 +1,5 @@
 """Screen 6: what was run here; of each run, the estimate beside what really happened."""
 
-import asyncio
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,18 +16,20 @@ from vramplan.planner.cli.ledger import method_words
 from vramplan.planner.explain import Compared, Explanation, explain
 from vramplan.planner.report import RunReport
 from vramplan.planner.units import format_bytes
-from vramplan.tui.bindings import bindings
+from vramplan.tui.bindings import bindings, key_of
 from vramplan.tui.choice import SavedPlan
-from vramplan.tui.messages import RunWanted
+from vramplan.tui.messages import ChatWanted, RunWanted
 from vramplan.tui.screens.confirm import Confirm
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import State
 from vramplan.tui.text import cell, line
 from vramplan.tui.theme import GREEN, GREY, SKY, VERMILLION
+from vramplan.tui.threads import in_thread
 from vramplan.tui.widgets.row_table import RowTable
 from vramplan.tui.widgets.run_line import clock
 
 COLOURS = {"done": GREEN, "running": SKY, "failed": VERMILLION, "killed": VERMILLION}
+NO_RUNS = f"no runs here yet: save a plan ({key_of('plan')}) and run it ({key_of('run')})"
 RESUMABLE = ("failed", "interrupted", "killed")
 
 
@@ -42,6 +43,7 @@ class RunsScreen(StepScreen):
     def __init__(self) -> None:
         super().__init__()
         self._runs: tuple[PastRun, ...] = ()
+        self._marked: tuple[str, ...] = ()
 
     def body(self) -> Iterable[Widget]:
         yield RowTable("run", "status", ">planned", ">used", "model", "method", ">steps", ">loss", id="runs")
@@ -59,13 +61,13 @@ class RunsScreen(StepScreen):
 
     @work(exclusive=True, exit_on_error=False)
     async def _read_runs(self) -> None:
-        runs, unreadable = await asyncio.to_thread(self.vramplan.core.runs)
+        runs, unreadable = await in_thread(self.vramplan.core.runs)
         if runs != self._runs:
             self._runs = runs
-            self.query_one("#runs", RowTable).show([_run_row(run) for run in runs])
+            self.query_one("#runs", RowTable).show([_run_row(run, run.folder in self._marked) for run in runs])
             self._show(self._chosen())
         if not runs:
-            self.query_one("#outcome", Static).update(line("no runs here yet: save a plan (4) and run it (5)"))
+            self.query_one("#outcome", Static).update(line(NO_RUNS))
         if unreadable:
             self.notice.say(f"left out: {'; '.join(unreadable)}")
 
@@ -94,6 +96,35 @@ class RunsScreen(StepScreen):
         run = self._chosen()
         return None if run is None else next_command(run)
 
+    def action_mark(self) -> None:
+        """Mark the chosen run for a chat with several, or take the mark away."""
+        run = self._chosen()
+        if run is not None:
+            others = tuple(folder for folder in self._marked if folder != run.folder)
+            self._marked = others if run.folder in self._marked else (*self._marked, run.folder)
+            self.query_one("#runs", RowTable).show([_run_row(each, each.folder in self._marked) for each in self._runs])
+
+    def action_chat(self) -> None:
+        """Ask what came of the marked runs, or of the chosen one."""
+        run = self._chosen()
+        folders = self._marked or (() if run is None else (run.folder,))
+        unfinished = [each.folder for each in self._runs if each.folder in folders and each.status != "done"]
+        if unfinished or not folders:
+            self.notice.say(f"nobody to talk to: {', '.join(unfinished) or 'no run'} has not finished")
+        else:
+            self.vramplan.post_message(ChatWanted(folders))
+
+    @work(exit_on_error=False, group="ask")
+    async def action_merge(self) -> None:
+        """Fold the chosen run's adapter into its base, once confirmed."""
+        run = self._chosen()
+        if run is None or run.status != "done":
+            self.notice.say("nothing to merge: choose a run that is done")
+        elif await self.app.push_screen_wait(Confirm(f"Merge the adapter of {run.folder} into its base?")):
+            self.notice.say(f"merging {run.folder} ...")
+            output = await in_thread(self.vramplan.core.merge, run.folder)
+            self.notice.say(f"written: {output}")
+
     @work(exit_on_error=False, group="ask")
     async def action_resume(self) -> None:
         """Go on from the chosen run's newest checkpoint, once confirmed."""
@@ -112,11 +143,11 @@ def _checkpoint_words(run: PastRun) -> str:
     return ", without a complete checkpoint" if run.status in RESUMABLE else ""
 
 
-def _run_row(run: PastRun) -> tuple[str | Text, ...]:
+def _run_row(run: PastRun, marked: bool) -> tuple[str | Text, ...]:
     report = run.report
     used = None if report is None else report.process_bytes
     return (
-        Path(run.folder).name,
+        f"• {Path(run.folder).name}" if marked else Path(run.folder).name,
         cell(run.status, style=f"bold {COLOURS.get(run.status, GREY)}"),
         format_bytes(run.plan.budget.process_bytes),
         "–" if used is None else format_bytes(used),

@@ -1,6 +1,6 @@
 """The options of a setup as a list of dials: up and down choose, left and right turn, enter types."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from textual import events
 from textual.content import Content
@@ -11,9 +11,13 @@ from vramplan.planner.cli.render import plain
 from vramplan.planner.resolve import given_for_method
 from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import Knobs, Priced
-from vramplan.tui.knobs import KNOBS, Knob, in_force, read_typed, shown, turned
+from vramplan.tui.knobs import Knob, Place, in_force, knobs_at, read_typed, shown, turned
 from vramplan.tui.messages import KnobsChanged
+from vramplan.tui.screens.files import FilePicker
 from vramplan.tui.screens.prompt import Prompt
+
+if TYPE_CHECKING:
+    from vramplan.tui.app import VramplanApp
 
 VALUE_WIDTH = 20
 
@@ -24,8 +28,9 @@ class KnobList(Widget, can_focus=True):
     BINDINGS = bindings("knobs")
     cursor: reactive[int] = reactive(0)
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place = "budget") -> None:
         super().__init__(id="knobs")
+        self._table = knobs_at(place)
         self._knobs, self._priced = Knobs(), None
 
     _priced: Priced | None
@@ -41,18 +46,19 @@ class KnobList(Widget, can_focus=True):
     def _first(self) -> int:
         """The first row in sight: the one under the cursor is."""
         room = max(1, self.size.height)
-        return max(0, min(self.cursor - room // 2, len(KNOBS) - room))
+        return max(0, min(self.cursor - room // 2, len(self._table) - room))
 
     def _rows(self) -> list[tuple[Any, bool]]:
         """Of each option the value that counts, and whether a person set it."""
         return [
-            (in_force(knob, self._knobs, self._priced), getattr(self._knobs, knob.name) is not None) for knob in KNOBS
+            (in_force(knob, self._knobs, self._priced), getattr(self._knobs, knob.name) is not None)
+            for knob in self._table
         ]
 
     def render(self) -> Content:
         rows = self._rows()
-        sight = range(self._first, min(len(KNOBS), self._first + max(1, self.size.height)))
-        return Content("\n").join(self._row(index, KNOBS[index], *rows[index]) for index in sight)
+        sight = range(self._first, min(len(self._table), self._first + max(1, self.size.height)))
+        return Content("\n").join(self._row(index, self._table[index], *rows[index]) for index in sight)
 
     def _row(self, index: int, knob: Knob, value: Any, given: bool) -> Content:
         here = index == self.cursor and self.has_focus
@@ -62,23 +68,26 @@ class KnobList(Widget, can_focus=True):
         return Content.styled(text, "bold reverse" if here else "" if given else "dim")
 
     def action_cursor_down(self) -> None:
-        self.cursor = min(self.cursor + 1, len(KNOBS) - 1)
+        self.cursor = min(self.cursor + 1, len(self._table) - 1)
 
     def action_cursor_up(self) -> None:
         self.cursor = max(self.cursor - 1, 0)
 
     def action_turn(self, direction: int) -> None:
         """Take the next value in a direction."""
-        knob = KNOBS[self.cursor]
+        knob = self._table[self.cursor]
         self._set(knob, turned(knob, in_force(knob, self._knobs, self._priced), direction))
 
     def action_reset(self) -> None:
         """Back to the default."""
-        self._set(KNOBS[self.cursor], None)
+        self._set(self._table[self.cursor], None)
 
     def action_edit(self) -> None:
         """Type an exact value, where the option has more than the listed ones."""
-        knob = KNOBS[self.cursor]
+        knob = self._table[self.cursor]
+        if knob.name == "data":
+            self.pick_data()
+            return
         if knob.typed is None:
             self.action_turn(1)
             return
@@ -91,10 +100,19 @@ class KnobList(Widget, can_focus=True):
         prompt = Prompt(knob.label, "" if now is None else str(now), lambda text: read_typed(knob, text))
         self.app.push_screen(prompt, typed)
 
+    def pick_data(self) -> None:
+        """Choose the training file."""
+
+        def picked(answer: str | None) -> None:
+            if answer is not None:
+                self._set(next(knob for knob in self._table if knob.name == "data"), answer or None)
+
+        self.app.push_screen(FilePicker(cast("VramplanApp", self.app).core, self._knobs.data or ""), picked)
+
     def on_click(self, event: events.Click) -> None:
         """A click chooses a row; a second one turns it."""
         row = self._first + event.y
-        if row < len(KNOBS):
+        if row < len(self._table):
             if self.cursor == row:
                 self.action_turn(1)
             self.cursor = row
@@ -102,7 +120,7 @@ class KnobList(Widget, can_focus=True):
     def _set(self, knob: Knob, value: Any) -> None:
         knobs = self._knobs.model_copy(update={knob.name: value})
         if knob.name == "method" and value is not None:  # what another method knows nothing of is left behind
-            knobs = Knobs(**given_for_method(knobs.model_dump(exclude_none=True), value))
+            knobs = Knobs(**given_for_method(knobs.setup, value) | knobs.matters)
         self._knobs = knobs
         self.refresh()
         self.post_message(KnobsChanged(self._knobs))
