@@ -121,8 +121,9 @@ def judge_ranks(
     host = ranks.host_available_bytes
     if host is not None and ranks.host_node_bytes > host:
         needed, free = format_bytes(ranks.host_node_bytes), format_bytes(host)
-        reason = f"a node's {ranks.gpus} processes need {needed} of host memory, and it has {free}"
-        return ("no" if verdict else verdict), reason
+        host_reason = f"a node's {ranks.gpus} processes need {needed} of host memory, and it has {free}"
+        both = f"each of {ranks.world_size} ranks {reason}; {host_reason}" if verdict == "no" else host_reason
+        return ("no" if verdict else verdict), both
     return verdict, f"each of {ranks.world_size} ranks {reason}" if verdict in ("fits", "no") else reason
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vramplan.planner.adapters.plan_files import read_plan, read_reports
+from vramplan.planner.cli.achieved import achieved, achieved_words
 from vramplan.planner.cli.ledger import method_words, phase_words
 from vramplan.planner.cli.render import joined, paragraph, show, show_json, table, terminal_width
 from vramplan.planner.errors import ExitCode, UsageError
@@ -50,9 +51,12 @@ def run(args: argparse.Namespace) -> ExitCode:
     report_path = Path(args.report) if args.report else beside if beside.exists() else None
     explanation = explain(plan, read_reports(report_path) if report_path else None)
     if args.json:
-        show_json(explanation_object(explanation))
+        speed = achieved(plan, explanation.report)
+        show_json(explanation_object(explanation) | {"speed": None if speed is None else speed.model_dump()})
     else:
         show(explanation_text(explanation, width=terminal_width()))
+        if (speed := achieved(plan, explanation.report)) is not None:
+            show(paragraph(achieved_words(speed), width=terminal_width(), first="speed: "))
     return ExitCode.OK
 
 

@@ -1,7 +1,8 @@
-"""The setup of one device that runs the same operations as a rank of several."""
+"""The setup of one device that runs the operations of a rank of several, and of one that keeps the same tensors."""
 
 from typing import Any
 
+from vramplan.planner.methods import trains_base
 from vramplan.planner.training_setup import TrainingSetup
 
 
@@ -16,3 +17,13 @@ def computing_setup(setup: TrainingSetup) -> TrainingSetup:
         half = precision.mixed_precision
         changes["precision"] = precision.model_copy(update={"dtype": half, "adapter_dtype": half})
     return setup.model_copy(update=changes)
+
+
+def kept_setup(setup: TrainingSetup) -> TrainingSetup:
+    """The dtypes a setup's tensors have between steps: what trains is in fp32 under mixed precision
+    (accelerate/utils/fsdp_utils.py, fsdp2_prepare_model)."""
+    precision = setup.precision
+    if precision.mixed_precision == "no":
+        return setup
+    masters: dict[str, Any] = {"adapter_dtype": "fp32"} | ({"dtype": "fp32"} if trains_base(setup.method) else {})
+    return setup.model_copy(update={"precision": precision.model_copy(update=masters)})

@@ -146,7 +146,7 @@ def _seconds(sent: int, nodes: int, cluster: Cluster) -> tuple[float | None, str
     if isinstance(slowest, str):
         return None, f"not known: {slowest}"
     rate = f"{format_bytes(slowest.bytes_per_second)}/s"
-    return sent / slowest.bytes_per_second, f"at {slowest.name}'s own {rate}, none of it hidden behind computing"
+    return sent / slowest.bytes_per_second, f"at {rate}, {slowest.name}, none of it hidden behind computing"
 
 
 def _unchecked(pricing: ManyGpus, cluster: Cluster) -> tuple[str, ...]:

@@ -13,11 +13,12 @@ from dataclasses import replace
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory import optimizer, zero
 from vramplan.planner.memory.allocator import CachingAllocator, parse_alloc_conf
+from vramplan.planner.memory.because import reasons
 from vramplan.planner.memory.budget import BudgetLine, Component, PhaseName
 from vramplan.planner.memory.expand import expand
 from vramplan.planner.memory.fsdp_step import GATHER, REDUCE, fsdp_replay
 from vramplan.planner.memory.groups import Group, round_up, total_bytes
-from vramplan.planner.memory.one_device import computing_setup
+from vramplan.planner.memory.one_device import computing_setup, kept_setup
 from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.replay import Replay, Replayed
 from vramplan.planner.memory.static import StaticMemory
@@ -137,7 +138,7 @@ class FsdpPricing(ManyGpus):
         self.offloaded = question.setup.offload == "all"
         masters = question.setup.precision.mixed_precision != "no"
         self.units: Units = units_of(self.question.model, setup, masters=masters, offloaded=self.offloaded)
-        self.static = self._shards()
+        alone, self.static = self.static, self._shards()
         trainable = self.static.trainable if not self.offloaded else []
         self.states = optimizer.state_groups(setup.optimizer, trainable, self.question.route, loop=setup.loop)
         self.step_peak = optimizer.step_peak_bytes(
@@ -152,7 +153,7 @@ class FsdpPricing(ManyGpus):
             offloaded=self.offloaded,
         )
         self.replayed: Replayed = self.replay.run()
-        self.because |= self._reasons()
+        self.because |= self._reasons(reasons(question.model, kept_setup(question.setup), alone, 0))
 
     def _shards(self) -> StaticMemory:
         """This rank's tensors; quantisation states are no parameters, and every rank has them all."""
@@ -209,14 +210,15 @@ class FsdpPricing(ManyGpus):
                     allocator.give(alive.pop(index))
         return allocator.max_reserved_bytes
 
-    def _reasons(self) -> dict[Component, str]:
+    def _reasons(self, alone: dict[Component, str]) -> dict[Component, str]:
+        """Of what is sharded, beside what one device would hold, in the dtypes it is kept in."""
         world = self.world
         shard = "in host memory, pinned" if self.offloaded else f"1/{world} of each tensor"
         because: dict[Component, str] = {
-            "weights": f"{self.because['weights']}; {shard}",
-            "adapter": f"{self.because['adapter']}; {shard}",
-            "gradients": f"{self.because['gradients']}; {shard}, reduced after every micro batch",
-            "optimizer": f"{self.because['optimizer']}; {shard}",
+            "weights": f"{alone['weights']}; {shard}",
+            "adapter": f"{alone['adapter']}; {shard}",
+            "gradients": f"{alone['gradients']}; {shard}, reduced after every micro batch",
+            "optimizer": f"{alone['optimizer']}; {shard}",
             "gathered": "one layer whole and the next gathered ahead; embedding and head whole while they are used",
             "communication": "a layer's whole gradients on their way, while the layer before makes its own",
         }

@@ -48,6 +48,11 @@ def part(candidate: Candidate, component: Component, phase: str | None = None) -
     return sum(line.estimate_bytes for line in lines if line.component == component)
 
 
+def because(candidate: Candidate, component: Component, phase: str) -> str:
+    lines = next(each for each in candidate.budget.phases if each.name == phase).lines
+    return next(line.because for line in lines if line.component == component)
+
+
 # ------------------------------------------------------------------ shards
 def test_rows_that_do_not_divide_are_padded_as_torch_chunks_them() -> None:
     """10 rows over 4 ranks: torch.chunk gives 3, 3, 3 and 1; FSDP2 pads the last to 3."""
@@ -81,6 +86,7 @@ def test_full_fine_tuning_of_8b_over_eight_gpus_is_an_eighth_of_everything_that_
     for component, of_a_parameter in (("weights", 4), ("gradients", 4), ("optimizer", 8)):
         held = part(rank, component, "optimizer_step")  # type: ignore[arg-type]
         assert held == pytest.approx(LLAMA_PARAMS * of_a_parameter / 8, rel=1e-4)
+        assert f"x {of_a_parameter} bytes" in because(rank, component, "optimizer_step")  # type: ignore[arg-type]
     assert rank.ranks is not None
     assert rank.ranks.world_size == 8
     assert part(rank, "gathered") > 0
