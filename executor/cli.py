@@ -9,6 +9,7 @@ from vramplan.executor.launcher import Run
 from vramplan.executor.options import add_shared_options, agreed, attempt_of, check
 from vramplan.executor.packages import installed_packages
 from vramplan.executor.queue import is_sweep, run_queue
+from vramplan.executor.stages import run_stages
 from vramplan.executor.verification import passed_verification
 from vramplan.executor.watch import watch
 from vramplan.planner.adapters.calibration_files import find_figures
@@ -44,6 +45,17 @@ def run(args: argparse.Namespace) -> ExitCode:
     if is_sweep(args.plan):
         return run_queue(args, run)
     plan = read_plan(args.plan)
+    if plan.later_stages:
+        return run_stages(args, plan, run_plan)
+    code, told = run_plan(args)
+    if args.json:
+        show_json(told)
+    return code
+
+
+def run_plan(args: argparse.Namespace) -> tuple[ExitCode, dict[str, Any]]:
+    """Run one plan's own setup; the exit code, and what ``--json`` prints of it. Raises what ``run`` does."""
+    plan = read_plan(args.plan)
     device = device_here(plan)
     verified = passed_verification(plan, args.plan.parent, device, installed_packages())
     verifies = not (args.no_verify or args.resume or verified)
@@ -51,9 +63,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         plan, args.plan, device, allow=args.allow_drift, verifies=verifies, resumes=args.resume or args.start_over
     )
     if not agreed(checked, yes=args.yes):
-        if args.json:
-            show_json({"preflight": checked.model_dump(mode="json"), "report": None})
-        return ExitCode.REFUSED
+        return ExitCode.REFUSED, {"preflight": checked.model_dump(mode="json"), "report": None}
     if verified is not None and not args.no_verify and not args.resume:
         tell(f"verified on {verified.ended_at:%Y-%m-%d %H:%M} UTC, so the run starts at once")
     started = Run(
@@ -67,11 +77,9 @@ def run(args: argparse.Namespace) -> ExitCode:
     code = watch(started)
     report_path = args.plan.parent / REPORT
     report = read_report(report_path) if report_path.exists() else None
-    if args.json:
-        dumped = report.model_dump(mode="json") if report is not None else None
-        show_json({"preflight": checked.model_dump(mode="json"), "report": dumped})
-    elif code is ExitCode.OK:
+    dumped = report.model_dump(mode="json") if report is not None else None
+    if code is ExitCode.OK and not args.json:
         if (known := find_figures(device).num_plans) > 0:
             tell(f"plans run on such a device here: {known}; what they taught: vramplan calibrate --show")
         run_command(["explain", str(args.plan), str(report_path)])
-    return code
+    return code, {"preflight": checked.model_dump(mode="json"), "report": dumped}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from vramplan.executor.runs import PastRun, named_run
+from vramplan.executor.runs import PastRun, named_run, run_name
 from vramplan.planner.adapters.plan_files import read_plan
 from vramplan.planner.adapters.safetensors_headers import INDEX, ONE_FILE
 from vramplan.planner.errors import RunError
@@ -67,7 +67,7 @@ def finished_run(text: str) -> FinishedRun:
     """
     found = named_run(text)
     folder = Path(found.folder)
-    name = folder.resolve().name
+    name = run_name(folder)
     if found.status != "done":
         raise RunError(f"{name} has not finished: {found.status}", remedy=_remedy(found))
     used = found.report.setup if found.report is not None else None

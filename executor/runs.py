@@ -12,6 +12,7 @@ from vramplan.planner.adapters.plan_files import read_plan, read_report
 from vramplan.planner.errors import PreflightError, UsageError, VramplanError
 from vramplan.planner.plan import Plan
 from vramplan.planner.report import RunReport
+from vramplan.planner.stages import STAGE
 from vramplan.planner.values import Value
 
 RUNS = Path("runs")
@@ -40,7 +41,7 @@ class PastRun(Value):
 def find_runs(parent: Path = RUNS) -> tuple[tuple[PastRun, ...], tuple[str, ...]]:
     """Every run folder under ``parent``, the latest first, and why others could not be read."""
     found, unreadable = [], []
-    for path in sorted(parent.glob("*/plan.json")):
+    for path in sorted((*parent.glob("*/plan.json"), *parent.glob(f"*/{STAGE}*/plan.json"))):
         try:
             found.append(read_run(path.parent))
         except VramplanError as error:
@@ -65,6 +66,16 @@ def read_run(folder: Path) -> PastRun:
         verification=verification,
         checkpoint_step=_checkpoint_step(plan),
     )
+
+
+def run_name(folder: Path) -> str:
+    """What a run is called: its folder, and of a later stage the run's it is part of.
+
+    >>> run_name(Path("/work/runs/llama-lora")), run_name(Path("/work/runs/llama-two-stage/stage-2"))
+    ('llama-lora', 'llama-two-stage/stage-2')
+    """
+    folder = folder.resolve()
+    return f"{folder.parent.name}/{folder.name}" if folder.name.startswith(STAGE) else folder.name
 
 
 def named_run(text: str, parent: Path = RUNS) -> PastRun:

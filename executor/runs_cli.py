@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vramplan.executor.bundle import write_bundle
-from vramplan.executor.runs import RUNS, PastRun, find_runs, named_run
+from vramplan.executor.runs import RUNS, PastRun, find_runs, named_run, run_name
 from vramplan.planner.cli.ledger import method_words
 from vramplan.planner.cli.render import plain, show, show_json, table, tell, terminal_width
 from vramplan.planner.errors import ExitCode, UsageError
@@ -131,7 +131,7 @@ def _row(found: PastRun) -> list[str]:
     loss = "" if report is None or report.last_loss is None else f"{report.last_loss:.4f}"
     used = _size(report.process_bytes) if report is not None else ""
     planned = format_bytes(found.plan.budget.process_bytes)
-    name = plain(Path(found.folder).name)
+    name = plain(run_name(Path(found.folder)))
     method = method_words(found.plan.setup.method)
     return [name, plain(found.plan.model.repo_id), method, found.status, steps, loss, planned, used]
 

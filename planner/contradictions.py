@@ -24,6 +24,7 @@ _AT_LEAST_ONE = (
     "trainable_blocks",
     "lower_layers",
     "max_steps",
+    "second_max_steps",
     "logging_steps",
     "eval_steps",
     "save_steps",
@@ -51,7 +52,7 @@ def check_given(given: Mapping[str, Any]) -> None:
     Raises:
         UsageError: one value makes no sense, or two of them contradict each other.
     """
-    _check_numbers(given)
+    check_numbers(given)
     _check_method(given)
     check_virtual_tokens(given)
     _check_quant(given)
@@ -81,7 +82,12 @@ def check_given(given: Mapping[str, Any]) -> None:
         )
 
 
-def _check_numbers(given: Mapping[str, Any]) -> None:
+def check_numbers(given: Mapping[str, Any]) -> None:
+    """Check that each number can be one.
+
+    Raises:
+        UsageError: it cannot.
+    """
     for name in _AT_LEAST_ONE:
         value = given.get(name)
         if value is not None and value < 1:
@@ -93,9 +99,10 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
         inside = low <= value < high if name != "valid_labels" else low < value <= high
         if not inside:
             raise UsageError(f"{flag_of(name)} {value} is not possible", remedy=f"{flag_of(name)} is {words}")
-    for name in ("learning_rate", "num_train_epochs", "warmup_steps", "weight_decay", "max_grad_norm"):
+    positive = ("learning_rate", "num_train_epochs", "second_learning_rate", "second_epochs")
+    for name in (*positive, "warmup_steps", "weight_decay", "max_grad_norm"):
         value = given.get(name)
-        above_zero = name in ("learning_rate", "num_train_epochs")
+        above_zero = name in positive
         if value is not None and not (math.isfinite(value) and (value > 0 or (value == 0 and not above_zero))):
             words = "a finite number above 0" if above_zero else "a finite number of at least 0"
             raise UsageError(f"{flag_of(name)} {value} is not possible", remedy=f"{flag_of(name)} is {words}")
@@ -103,6 +110,12 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
 
 def _check_method(given: Mapping[str, Any]) -> None:
     method = given.get("method", "lora")
+    if method == "two-stage":
+        raise UsageError(
+            "--method two-stage is two setups, one after the other, each with a budget of its own",
+            remedy="vramplan estimate or vramplan plan takes both; here name one: --method lora, or --method full "
+            "--trainable-blocks N",
+        )
     for name, methods in OPTION_METHODS.items():
         if given.get(name) in (None, False, "auto") or method in methods or name == "kbit_preparation":
             continue

@@ -40,6 +40,18 @@ class PlannedData(Value):
     """The classes of a classifier's rows, by id."""
 
 
+class Stage(Value):
+    """What a plan goes on with: trained on the merged result of the stage before, on the same data and device."""
+
+    workload: Workload
+    setup: TrainingSetup
+    recipe: TrainingRecipe
+    trainable_params: int
+    budget: MemoryBudget
+    verdict: Verdict | None
+    program: ProgramProvenance
+
+
 class Plan(Value):
     """Everything a run needs, and nothing that can execute."""
 
@@ -55,6 +67,8 @@ class Plan(Value):
     budget: MemoryBudget
     verdict: Verdict | None
     program: ProgramProvenance
+    later_stages: tuple[Stage, ...] = ()
+    """What follows the plan's own setup, each on the merged result of the one before."""
     packages: dict[str, str]
     """Versions the budget was made for."""
     fingerprint: str

@@ -19,6 +19,8 @@ READINGS: tuple[tuple[str, ...], ...] = (
     ("device", "index"),
     ("device", "driver_version"),
     ("program", "origin"),
+    ("later_stages", "verdict"),
+    ("later_stages", "program", "origin"),
     ("fingerprint",),
     ("file_sha256",),
 )
@@ -59,5 +61,8 @@ def _without(content: Mapping[str, Any], paths: tuple[tuple[str, ...], ...]) -> 
         inner = tuple(path[1:] for path in paths if path[0] == key)
         if () in inner:
             continue
-        kept[key] = _without(value, inner) if inner and isinstance(value, Mapping) else value
+        if inner and isinstance(value, list):
+            kept[key] = [_without(each, inner) if isinstance(each, Mapping) else each for each in value]
+        else:
+            kept[key] = _without(value, inner) if inner and isinstance(value, Mapping) else value
     return kept

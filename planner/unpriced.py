@@ -15,14 +15,7 @@ class Unpriced(NamedTuple):
     except_for: Any = None
 
 
-_PRICED_METHODS = (
-    "priced: --method full, layerwise, bitfit, ln-tuning, lora, qlora, adapter, ia3, prefix, prompt or ptuning"
-)
-
-UNPRICED: tuple[Unpriced, ...] = (
-    Unpriced("method", "two-stage", _PRICED_METHODS),
-    Unpriced("encoder_type", "LSTM", "use --encoder-type MLP, which PEFT recommends"),
-)
+UNPRICED: tuple[Unpriced, ...] = (Unpriced("encoder_type", "LSTM", "use --encoder-type MLP, which PEFT recommends"),)
 
 
 def refuse_unpriced(given: Mapping[str, Any]) -> None:

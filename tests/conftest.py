@@ -58,6 +58,7 @@ _SAMPLED = {
     "test_no_hollow_options": 20,
     "test_faults": 3,
     "test_last_blocks": 5,
+    "test_two_stage_runs": 8,
     "test_promises": 4,
     "test_training": 3,
     "test_merge": 4,

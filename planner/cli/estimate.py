@@ -23,6 +23,7 @@ from vramplan.planner.cli.timing import cost_of, time_text
 from vramplan.planner.errors import ExitCode, NoProgramError, UnsupportedError, UsageError, VramplanError
 from vramplan.planner.methods import ESTIMATED_NAMES
 from vramplan.planner.resolve import Resolved, given_for_method
+from vramplan.planner.two_stage import TWO_STAGE
 from vramplan.planner.units import format_bytes
 
 SOLVABLE = ("sequence-length", "micro-batch", "rank", "gpus")
@@ -61,6 +62,10 @@ def run(args: Any) -> ExitCode:
         from vramplan.planner.cli.solve import run_solve
 
         return run_solve(args.solve, given, subject, as_json=args.json)
+    if given.get("method") == TWO_STAGE:
+        from vramplan.planner.cli.two_stage import run_estimate
+
+        return run_estimate(given, subject, usd_per_hour=args.price, as_json=args.json)
     if "method" in given or "quant" in given:
         return _one(given, subject, usd_per_hour=args.price, as_json=args.json)
     return _each(given, subject, usd_per_hour=args.price, as_json=args.json)

@@ -47,6 +47,10 @@ def run(args: argparse.Namespace) -> ExitCode:
         raise UsageError("explain needs a plan", remedy="vramplan explain PLAN, or vramplan explain --oom FILE")
     path = Path(args.plan)
     plan = read_plan(path)
+    if plan.later_stages and args.report is None:
+        from vramplan.planner.cli.explain_stages import explain_stages
+
+        return explain_stages(plan, path, as_json=args.json)
     beside = path.with_name("report.json")
     report_path = Path(args.report) if args.report else beside if beside.exists() else None
     explanation = explain(plan, read_reports(report_path) if report_path else None)

@@ -83,7 +83,9 @@ def method_words(method: Method) -> str:
     ('full', 'qlora r=8 nf4 DoRA')
     """
     if method.kind == "full":
-        return "full"
+        blocks = method.trainable_blocks
+        last = "last block" if blocks == 1 else f"last {blocks} blocks"
+        return "full" if blocks is None else f"full, {last}"
     words: list[str] = [method.kind]
     words += [
         f"{letter}={getattr(method, field)}"

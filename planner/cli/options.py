@@ -51,6 +51,8 @@ class Option(NamedTuple):
     common: bool = False
 
 
+MODEL_HELP = "a catalogue id, a Hub id, a folder holding config.json, or a .yaml of TRL, Axolotl or LLaMA-Factory"
+
 PLACE: tuple[Option, ...] = (
     Option("device", str, "a GPU by name, cpu, or auto: what is here", "NAME", common=True),
     Option("memory", least_size, "a bare size standing in for a device, such as 12GiB", "SIZE", common=True),
@@ -65,7 +67,7 @@ SETUP: tuple[Option, ...] = (
     Option(
         "method",
         one_of(*_METHODS, "layerwise", "two-stage"),
-        "full, lora, qlora, adapter, ia3, prefix, prompt, ptuning, bitfit, ln-tuning or layerwise",
+        "full, lora, qlora, adapter, ia3, prefix, prompt, ptuning, bitfit, ln-tuning, layerwise or two-stage",
         "METHOD",
         common=True,
     ),
@@ -157,7 +159,7 @@ SETUP: tuple[Option, ...] = (
     Option("encoder_type", one_of(*get_args(EncoderType)), "ptuning: MLP or LSTM", "KIND"),
     Option("encoder_hidden_size", whole_number, "ptuning: width of its encoder", "N", ("--encoder_hidden_size",)),
     Option("feedforward", str, "ia3: targets whose input is scaled", "NAMES", ("--feedforward-modules",)),
-    Option("trainable_blocks", whole_number, "full: train so many of the last blocks alone", "N"),
+    Option("trainable_blocks", whole_number, "full and two-stage: train so many of the last blocks alone", "N"),
     Option("lower_layers", whole_number, "layerwise: how many layers learn slower", "N"),
     Option("lower_learning_rate", number, "layerwise: their learning rate", "X"),
     Option("lr_groups", str, "layerwise: modules at rates of their own, as layers.0-15=5e-6", "NAME=X,..."),
@@ -166,12 +168,15 @@ SETUP: tuple[Option, ...] = (
     Option("sharding", sharding_kind, "what is split between GPUs: ddp, fsdp, zero1, zero2 or zero3", "KIND"),
     Option("offload", one_of(*get_args(Offload)), f"kept in host memory: {', '.join(get_args(Offload))}", "KIND"),
     Option("num_train_epochs", number, "passes over the data", "N", ("--num_train_epochs", "--epochs")),
+    Option("second_epochs", number, "two-stage: passes of the second stage", "N"),
 )
 """What decides memory, resolved by ``planner.resolve``."""
 
 RECIPE: tuple[Option, ...] = (
     Option("learning_rate", number, "peak learning rate", "X", ("--learning_rate", "--lr"), True),
     Option("max_steps", whole_number, "stop after this many optimizer steps", "N", ("--max_steps",), True),
+    Option("second_learning_rate", number, "two-stage: peak learning rate of the second stage", "X"),
+    Option("second_max_steps", whole_number, "two-stage: stop the second stage after so many steps", "N"),
     Option("eval_data", str, "held-out data, as --data", "FILE", common=True),
     Option("eval_fraction", number, "share of the rows held out, copies kept together", "F", ("--eval_fraction",)),
     Option("output_dir", str, "where checkpoints and the adapter go", "DIR", ("--output_dir",), True),
@@ -193,9 +198,7 @@ RECIPE: tuple[Option, ...] = (
 def add_options(parser: Parser, *, recipe: bool = False, model_required: bool = True) -> None:
     """Add MODEL and the shared options; the rare ones are shown by ``--help-all`` only."""
     named: dict[str, Any] = {} if model_required else {"nargs": "?"}
-    parser.add_argument(
-        "model", metavar="MODEL", help="a catalogue id, a Hub id, or a folder holding config.json", **named
-    )
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP, **named)
     add_each(parser, (*PLACE, *SETUP, *(RECIPE if recipe else ())))
 
 

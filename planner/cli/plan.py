@@ -17,6 +17,7 @@ from vramplan.planner.cli.subject import Subject
 from vramplan.planner.errors import ExitCode, UnsupportedError
 from vramplan.planner.plan import Plan
 from vramplan.planner.resolve import Resolved, slug
+from vramplan.planner.two_stage import TWO_STAGE
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,6 +35,10 @@ def run(args: argparse.Namespace) -> ExitCode:
     """Price, freeze, write; the exit code is the verdict, the file is written whatever it is."""
     given = given_options(args)
     subject = subjects.look_up(args)
+    if given.get("method") == TWO_STAGE:
+        from vramplan.planner.cli.two_stage import run_plan
+
+        return run_plan(args, given, subject)
     if args.sweep:
         from vramplan.planner.cli.sweep import run_sweep
 

@@ -33,6 +33,10 @@ def common(source: Source) -> Iterator[Refusal]:
     yield from only(plan, "workload.task", "causal-lm", because="only causal language models are exported yet")
     yield from only(plan, "setup.loss", "fused", "standard", because="trl's trainer refuses Liger's loss")
     yield from only(plan, "setup.loop", "executor", because="that loop is somebody else's")
+    if plan.later_stages:
+        because = "an export is one stage"
+        nearest = "--method lora, and then --method full --trainable-blocks N on what vramplan merge wrote"
+        yield Refusal("later_stages", len(plan.later_stages), because, nearest)
     if plan.model.architecture.endswith("ForConditionalGeneration"):
         because = "a model with a vision or audio tower is not exported yet"
         yield Refusal("model.architecture", plan.model.architecture, because, "a text-only model")

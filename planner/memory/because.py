@@ -4,7 +4,18 @@ from vramplan.planner.dims import language_config
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.memory.budget import Component
 from vramplan.planner.memory.static import StaticMemory, base_dtype
-from vramplan.planner.methods import Bottleneck, Ia3, LnTuning, Method, Prefix, Prompt, Ptuning, quant_of, trains_base
+from vramplan.planner.methods import (
+    Bottleneck,
+    Ia3,
+    LnTuning,
+    Method,
+    Prefix,
+    Prompt,
+    Ptuning,
+    quant_of,
+    trainable_blocks,
+    trains_base,
+)
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.tasks import CLASSIFIER
 from vramplan.planner.training_setup import TrainingSetup
@@ -111,6 +122,9 @@ def _optimizer(setup: TrainingSetup, static: StaticMemory, managed_bytes: int) -
 def _activations(setup: TrainingSetup) -> str:
     if setup.loop == "plain" and not setup.gradient_checkpointing:
         return "everything the backward needs, of every layer, and the key/value cache that the loop's names keep"
+    if trainable_blocks(setup.method) is not None:
+        each = "one hidden state of each, and one recomputed at a time" if setup.gradient_checkpointing else "all of it"
+        return f"what the blocks that train keep for the backward: {each}; those below keep nothing"
     if setup.gradient_checkpointing:
         return "one hidden state a layer, and one layer recomputed at a time (checkpointing)"
     return "everything the backward needs, of every layer (no checkpointing)"

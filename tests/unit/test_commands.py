@@ -239,7 +239,7 @@ def test_unusable_data_is_a_usage_error(
         ("estimate llama --valid-labels nan", "'nan' is not a number", "--help"),
         ("estimate", "the following arguments are required: MODEL", "vramplan estimate --help"),
         ("estimate llama more", "no such argument here: more", "--help"),
-        ("estimate llama --method two-stage", "--method two-stage is not priced yet", "priced: --method full"),
+        ("recommend llama --method two-stage", "--method two-stage is two setups", "vramplan plan takes both"),
         ("estimate llama --method full --quant nf4", "quantised weights cannot be trained", "--method qlora"),
         ("--wat", "no such option: --wat", "vramplan --help"),
     ],

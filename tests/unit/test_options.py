@@ -193,16 +193,10 @@ def test_what_the_device_cannot_do_is_refused_by_name(device: Any, given: dict[s
     assert words in caught.value.message
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("method", "two-stage"),
-    ],
-)
-def test_what_is_not_priced_yet_is_refused_by_name(option: str, value: Any) -> None:
+def test_what_is_not_priced_yet_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedError) as caught:
-        resolved(**{option: value})
-    assert caught.value.message == f"--{option.replace('_', '-')} {value} is not priced yet"
+        resolved(method="ptuning", encoder_type="LSTM")
+    assert caught.value.message == "--encoder-type LSTM is not priced yet"
     assert caught.value.remedy
 
 

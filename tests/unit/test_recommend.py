@@ -14,7 +14,7 @@ from vramplan.planner.adapters.programs import known_program
 from vramplan.planner.bounds import Bounds
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.device import Device
-from vramplan.planner.errors import NoProgramError, UnsupportedError, UsageError
+from vramplan.planner.errors import NoProgramError, UsageError
 from vramplan.planner.estimate import estimate
 from vramplan.planner.merits import Known, Merits, speed_of
 from vramplan.planner.objectives import Objectives
@@ -175,7 +175,7 @@ def test_a_method_nobody_can_price_is_named_and_the_others_are_ranked() -> None:
 def test_a_mistake_or_an_unpriced_method_is_not_ranked_around() -> None:
     with pytest.raises(UsageError, match="--rank 0"):
         recommend(MODEL, make_cpu(), {"rank": 0}, prices(make_cpu()))
-    with pytest.raises(UnsupportedError, match="--method two-stage is not priced yet"):
+    with pytest.raises(UsageError, match="--method two-stage is two setups"):
         recommend(MODEL, make_cpu(), {"method": "two-stage"}, prices(make_cpu()))
 
 
