@@ -175,6 +175,7 @@ def _places(plan: Plan, home: str) -> tuple[dict[str, str], dict[str, str]]:
     local = {
         "--data": plan.data.path if plan.data else "",
         "--eval-data": plan.recipe.eval_data,
+        "--chat-template": plan.recipe.chat_template,
         "--model": plan.model.path,
     }
     options, mounts = {}, {}
@@ -201,6 +202,7 @@ def _steering(source: Source, character: str, because: str) -> Iterator[Refusal]
     paths = {
         "data.path": plan.data.path if plan.data else None,
         "recipe.eval_data": plan.recipe.eval_data,
+        "recipe.chat_template": plan.recipe.chat_template,
         "model.path": plan.model.path,
     }
     for field, path in paths.items():

@@ -52,6 +52,7 @@ FIELDS = {
     "setup.attention": "from_pretrained(attn_implementation)",
     "setup.loss": "PlannedTrainer.compute_loss",
     "setup.kbit_preparation": "prepare_model_for_kbit_training",
+    "recipe.chat_template": "tokenizer.chat_template",
 }
 
 
@@ -129,6 +130,7 @@ def _constants(plan: Plan) -> str:
         "model": (model.path or model.repo_id, "the model: a folder, or a name on the Hub"),
         "data": (plan.data.path, "the training file, JSON lines"),
         "eval-data": (recipe.eval_data, "the held-out file, JSON lines"),
+        "chat-template": (recipe.chat_template, "a jinja template that writes conversations; else the tokenizer's own"),
         "output-dir": (recipe.output_dir, "where checkpoints and the result go"),
         "report": ("report.json", "where the report goes"),
     }

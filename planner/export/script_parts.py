@@ -107,6 +107,8 @@ def main():
     tokenizer = AutoTokenizer.from_pretrained(places.model, trust_remote_code=False, **ORIGIN)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if places.chat_template:
+        tokenizer.chat_template = Path(places.chat_template).read_text(encoding="utf-8")
     if columns == ("messages",) and not tokenizer.chat_template:
         raise SystemExit("the rows are messages, and this model's tokenizer has no chat template")
     trainer = PlannedTrainer(

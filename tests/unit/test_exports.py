@@ -116,6 +116,17 @@ def test_skypilot_is_asked_for_devices_it_rents_alone() -> None:
     assert "accelerators" not in export(ENGINES["skypilot"], source("skypilot", device=make_cpu()))["task.yaml"]
 
 
+def test_a_chat_template_goes_with_the_script_and_other_trainers_refuse_it() -> None:
+    template = {"recipe": {"chat_template": "rows/chat template.jinja"}}
+    script = export(ENGINES["script"], source("script", **template))["train.py"]
+    assert "default='rows/chat template.jinja'" in script.replace('"', "'")
+    task = export(ENGINES["skypilot"], source("skypilot", **template))["task.yaml"]
+    assert '"~/plan/chat-template/chat template.jinja": "rows/chat template.jinja"' in task
+    for engine in TRAINERS:
+        with pytest.raises(UnsupportedError, match=r"recipe\.chat_template rows/chat template\.jinja"):
+            export(ENGINES[engine], source(engine, **template))
+
+
 def test_nodes_find_one_another() -> None:
     def told(engine: str, file: str, **layout: Any) -> str:
         given = source(engine, Full(), setup={"sharding": "fsdp", **layout})
