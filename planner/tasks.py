@@ -9,6 +9,7 @@ A model with a vision or audio tower is trained on text: the tower is loaded and
 
 from functools import lru_cache
 
+from vramplan.planner.dims import language_config
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.workload import Task
@@ -81,11 +82,18 @@ def task_of(model: ModelSpec) -> Task | None:
     """The task of a model's class; None: the bare model, or one of another task.
 
     Raises:
-        UnsupportedError: the model reads no text.
+        UnsupportedError: the model reads no text, or skips layers of it.
     """
     if model.model_type in _OTHER_SENSES:
         raise UnsupportedError(
             f"{model.repo_id} reads {_OTHER_SENSES[model.model_type]}, and only training on text is priced",
+            remedy="choose a language model: vramplan models",
+        )
+    crossing = language_config(model.config).get("cross_attention_layers")
+    if crossing:
+        raise UnsupportedError(
+            f"{model.repo_id} skips {len(crossing)} of its layers on text, those that attend to an image: what trains in"
+            " them would have no gradient, and only training on text is priced",
             remedy="choose a language model: vramplan models",
         )
     if model.architecture.endswith(CLASSIFIER):

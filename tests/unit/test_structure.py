@@ -263,3 +263,13 @@ def test_a_model_without_repeated_layers_is_refused() -> None:
 def test_a_model_without_a_head_is_refused() -> None:
     with pytest.raises(NoProgramError, match="LlamaModel"):
         digest(make_model_spec(architecture="LlamaModel"))
+
+
+def test_a_model_that_skips_layers_on_text_is_refused_by_name_and_its_text_only_sibling_is_not() -> None:
+    from vramplan.planner.tasks import task_of
+
+    # config.json of Llama-3.2-11B-Vision: cross_attention_layers 3, 8, 13 ... 38, of 40
+    with pytest.raises(UnsupportedError, match="skips 8 of its layers on text") as refused:
+        task_of(resolve_model("meta-llama/Llama-3.2-11B-Vision", online=False))
+    assert refused.value.remedy
+    assert task_of(resolve_model("meta-llama/Llama-3.1-8B", online=False)) == "causal-lm"
