@@ -69,7 +69,8 @@ def look_up(args: argparse.Namespace) -> Subject:
     classes = len(data.planned.labels) if data else 0
     model = model_for_task(model, task, classes or args.num_labels)
     named = args.memory is not None or args.device not in (None, "auto")
-    subject = subject_of(model, device, data=data, device_note=note, device_named=named)
+    template = vars(args).get("chat_template")
+    subject = subject_of(model, device, data=data, chat_template=template, device_note=note, device_named=named)
     interconnect, host_memory = vars(args).get("interconnect"), vars(args).get("host_memory")
     if interconnect is None and host_memory is None:
         return subject

@@ -16,7 +16,8 @@ from vramplan.planner.adapters.datasets import read_data_file, read_rows
 from vramplan.planner.adapters.lengths import measure_rows
 from vramplan.planner.adapters.tokenizer_files import find_tokenizer
 from vramplan.planner.cli.data_text import data_lines, data_object
-from vramplan.planner.cli.subject import Subject
+from vramplan.planner.cli.main import build_parser
+from vramplan.planner.cli.subject import Subject, look_up
 from vramplan.planner.errors import BadDataError
 from vramplan.planner.lengths import histogram_of
 from vramplan.planner.model_spec import Provenance
@@ -98,6 +99,23 @@ def test_a_conversation_without_a_template_is_refused_and_one_can_be_given(folde
         measured(write(folder, TALK), folder)
     assert "--chat-template FILE" in str(refused.value.remedy)
     assert measured(write(folder, TALK), folder, chat_template=TEMPLATE).longest_row == 5
+
+
+def test_a_command_measures_rows_under_the_template_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str | None] = []
+
+    def measure(*_: Any, chat_template: str | None, **__: Any) -> RowLengths:
+        given.append(chat_template)
+        return RowLengths(longest_row=9)
+
+    monkeypatch.setattr("vramplan.planner.cli.subject.measure_rows", measure)
+    (tmp_path / "own.jinja").write_text(TEMPLATE)
+    place = ["--device", "RTX 4090", "--data", str(write(tmp_path, TALK).path)]
+    for more in ([], ["--chat-template", str(tmp_path / "own.jinja")]):
+        look_up(build_parser("estimate").parse_all(["estimate", "meta-llama/Llama-3.1-8B", *place, *more]))
+    assert given == [None, TEMPLATE]
 
 
 def test_a_template_that_fails_names_the_row_and_reaches_nothing_outside(folder: Path) -> None:
