@@ -68,6 +68,9 @@ _SAMPLED = {
     "test_exported_ranks": 4,
     "test_ranks": 16,
     "test_the_answer_is_the_one_that_pricing_every_setup_gives_in_200_seeded_cases": 4,
+    "test_screens": 4,
+    "test_every_option_prices_anew_at_once": 6,
+    "test_a_run_is_watched_through_a_change_of_the_terminals_size": 3,
     "test_the_app_takes_the_demo_model_from_its_choice_to_a_finished_run": 5,
 }
 """Modules of many runs that take seconds each, and a test of minutes: one of so many is run, others each day; ``--all``

@@ -21,9 +21,9 @@ from vramplan.tui.bindings import ACTIONS
 from vramplan.tui.choice import Choice, Knobs, SavedPlan
 from vramplan.tui.command_line import plan_command
 from vramplan.tui.knobs import KNOBS, read_typed, turned
+from vramplan.tui.layout import share_cells
 from vramplan.tui.state import RunState, State, why_not
 from vramplan.tui.theme import COMPONENTS, VERDICTS
-from vramplan.tui.widgets.budget_bar import share_cells
 
 BY_NAME = {knob.name: knob for knob in KNOBS}
 

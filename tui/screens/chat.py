@@ -49,9 +49,8 @@ class ChatScreen(StepScreen):
     @work(exclusive=True, exit_on_error=False, group="open")
     async def _open(self, folders: tuple[str, ...]) -> None:
         await self._close()
-        self._turns = []
-        self.query_one(Talk).show([])
         if folders:
+            self.action_clear()
             self.notice.say(f"loading {', '.join(folders)} ...")
             try:
                 self._chat = await in_thread(self.vramplan.core.open_chat, folders)
@@ -135,4 +134,5 @@ class ChatScreen(StepScreen):
 
     def action_end(self) -> None:
         """End the chat and free what it holds."""
+        self.action_clear()
         self.vramplan.change(self.vramplan.state.model_copy(update={"chat": ()}))

@@ -15,6 +15,7 @@ from vramplan.planner.throughput.values import Range
 from vramplan.planner.units import format_count
 from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import Choice, Compared, Knobs
+from vramplan.tui.command_line import recommend_command
 from vramplan.tui.messages import KnobsChanged
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import State
@@ -62,6 +63,10 @@ class CompareScreen(StepScreen):
                 yield Static("", id="headline", markup=False)
                 yield BudgetBar()
                 yield BudgetTable()
+
+    def command(self) -> str | None:
+        choice = self.vramplan.state.choice
+        return None if choice.model is None else recommend_command(choice)
 
     def on_mount(self) -> None:
         self.query_one(RowTable).focus()
@@ -139,7 +144,7 @@ class CompareScreen(StepScreen):
 
 def _taken(knobs: Knobs, row: Compared) -> Knobs:
     """The knobs turned to what makes this row."""
-    kept = given_for_method(knobs.model_dump(exclude_none=True), str(row.options["method"]))
+    kept = given_for_method(knobs.setup, str(row.options["method"])) | knobs.matters
     made = {name: value for name, value in row.options.items() if name in Knobs.model_fields}
     return Knobs(**kept | made)
 

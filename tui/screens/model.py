@@ -1,6 +1,7 @@
 """Screen 1: what this card can tune, the models looked at last, the search here and on the Hub, and a model's card."""
 
 import asyncio
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from vramplan.planner.methods import METHOD_NAMES
 from vramplan.planner.units import format_count
 from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import Knobs
+from vramplan.tui.command_line import device_words
 from vramplan.tui.messages import ModelChosen
 from vramplan.tui.remembered import Recent
 from vramplan.tui.screens.step import StepScreen
@@ -71,8 +73,19 @@ class ModelScreen(StepScreen):
             yield Static("", id="tunable-note", markup=False)
         yield Input(placeholder="a model's name, a folder, or a Hub id", id="query", compact=True)
         with Container(classes="columns"):
-            yield RowTable("model", ">params", ">context", "licence", ">downloads", takes=True, id="models")
+            yield RowTable("model", ">params", ">context", ">downloads", "licence", takes=True, id="models")
             yield Lines(id="card")
+
+    def command(self) -> str | None:
+        """The card of the model under the cursor, or the price of what a method can tune at most."""
+        table, at = self.query_one("#tunable", RowTable), self.query_one("#models", RowTable).cursor_row
+        if self.focused is table:
+            method = METHOD_NAMES[table.cursor_row]
+            found = self._found.get(method)
+            words = [] if found is None or found.model is None else [found.model]
+            device = device_words(self.vramplan.state.choice.device)
+            return shlex.join(["vramplan", "estimate", *words, *device, "--method", method]) if words else None
+        return shlex.join(["vramplan", "models", self._listed[at].model]) if at < len(self._listed) else None
 
     def on_mount(self) -> None:
         self.query_one("#tunable", RowTable).focus()
@@ -228,21 +241,22 @@ class ModelScreen(StepScreen):
         """Go to the search box."""
         self.set_focus(self.query_one("#query"))  # at once: what is typed next belongs to the box
 
-    def key_down(self) -> None:
+    def key_down(self, event: events.Key) -> None:
         """From the search box the arrow leads into the list."""
         if self.focused is self.query_one("#query"):
             self.query_one("#models").focus()
+            event.stop()  # the list itself shall not move on it
 
 
 def _row(model: ModelSummary) -> tuple[str, ...]:
     context = "" if model.context_length is None else f"{model.context_length:,}"
-    return (model.id, format_count(model.params), context, _licence(model.license, model.gated), "")
+    return (model.id, format_count(model.params), context, "", _licence(model.license, model.gated))
 
 
 def _hub_row(model: HubModel) -> tuple[str, ...]:
     params = "?" if model.params is None else format_count(model.params)
     downloads = "" if model.downloads is None else f"{model.downloads:,}"
-    return (model.id, params, "", _licence(model.license, model.gated), downloads)
+    return (model.id, params, "", downloads, _licence(model.license, model.gated))
 
 
 def _licence(name: str | None, gated: bool | None) -> str:
@@ -252,7 +266,7 @@ def _licence(name: str | None, gated: bool | None) -> str:
 def _hub_card(model: HubModel) -> Iterator[str]:
     yield model.id
     yield "  on the Hub: only what its list says is known; enter reads config.json and the safetensors headers"
-    _, params, _, licence, downloads = _hub_row(model)
+    _, params, _, downloads, licence = _hub_row(model)
     yield f"  {params} parameters · {licence} · {downloads or '?'} downloads in 30 days"
 
 

@@ -11,6 +11,7 @@ from textual.widgets import Footer, Static
 from textual.worker import Worker, WorkerState
 
 from vramplan.tui.bindings import ACTIONS, STEPS, Scope
+from vramplan.tui.hints import HINTS
 from vramplan.tui.state import State, why_not
 from vramplan.tui.text import describe_device, describe_error, describe_model, line
 from vramplan.tui.widgets.notice import Notice
@@ -88,6 +89,10 @@ class StepScreen(Screen[None]):
     def _come_up(self) -> None:
         self._came_up = True
         self.show_state(self.vramplan.state)
+        kept = self.vramplan.remembered
+        if self.step not in kept.hinted:
+            self.notice.say(HINTS[self.step])
+            self.vramplan.keep(kept.model_copy(update={"hinted": (*kept.hinted, self.step)}))
 
     @on(Worker.StateChanged)
     def _say_what_failed(self, event: Worker.StateChanged) -> None:

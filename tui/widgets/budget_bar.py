@@ -1,11 +1,10 @@
 """The stacked bar of a memory budget against what is available."""
 
-from collections.abc import Sequence
-
 from textual.content import Content
 from textual.widget import Widget
 
 from vramplan.planner.memory.budget import BudgetLine, Component, MemoryBudget
+from vramplan.tui.layout import all_of, left_of, share_cells
 from vramplan.tui.theme import COMPONENTS, GREY, UP_TO_GLYPH, VERMILLION
 
 
@@ -14,24 +13,6 @@ def peak_lines(budget: MemoryBudget) -> tuple[BudgetLine, ...]:
     lines = [line for phase in budget.phases if phase.name == budget.peak_phase for line in phase.lines]
     order = list(COMPONENTS)
     return tuple(sorted([*lines, *budget.process_lines], key=lambda line: order.index(line.component)))
-
-
-def share_cells(amounts: Sequence[int], width: int) -> list[int]:
-    """Cells for each amount, summing to width, by largest remainder.
-
-    >>> share_cells([3, 3, 2], 4)
-    [2, 1, 1]
-    >>> share_cells([0, 0], 5)
-    [0, 0]
-    """
-    total = sum(amounts)
-    if total <= 0 or width <= 0:
-        return [0] * len(amounts)
-    cells = [amount * width // total for amount in amounts]
-    remainders = sorted(range(len(amounts)), key=lambda i: amounts[i] * width % total, reverse=True)
-    for index in remainders[: width - sum(cells)]:
-        cells[index] += 1
-    return cells
 
 
 class BudgetBar(Widget):
@@ -55,16 +36,17 @@ class BudgetBar(Widget):
 
 def _bar(budget: MemoryBudget, available_bytes: int | None, width: int) -> Content:
     lines = peak_lines(budget)
-    estimate = sum(line.estimate_bytes for line in lines)
-    up_to = max(0, budget.high_process_bytes - estimate)
+    estimate = all_of(line.estimate_bytes for line in lines)
+    up_to = left_of(budget.high_process_bytes, estimate)
     limit = available_bytes or 0
-    free = max(0, limit - estimate - up_to)
+    free = left_of(limit, estimate, up_to)
     shares = share_cells([*(line.estimate_bytes for line in lines), up_to, free], width)
     styles: list[tuple[str, str]] = [COMPONENTS[_component(line)] for line in lines]
     styles += [(UP_TO_GLYPH, GREY), ("─", GREY)]
     glyphs = [style for style, cells in zip(styles, shares, strict=True) for _ in range(cells)]
-    if limit and limit < estimate + up_to:
-        at = share_cells([limit, estimate + up_to - limit], width)[0]
+    over = left_of(all_of((estimate, up_to)), limit)
+    if limit and over:
+        at = share_cells([limit, over], width)[0]
         glyphs[min(at, width - 1)] = ("│", f"bold {VERMILLION}")
     return Content("").join(Content.styled(glyph, style) if style else Content(glyph) for glyph, style in glyphs)
 

@@ -36,7 +36,8 @@ class BudgetTable(Lines):
             unknown = candidate.time_unknown_because
             said = step_words(candidate.time) if candidate.time else f"unknown: {unknown}" if unknown else ""
             rows += [_Row("", "", "time", ("", "", ""), said)] if said else []
-        if cost is not None and (said := run_words(cost)):
+        world_size = 1 if candidate is None else candidate.setup.world_size
+        if cost is not None and (said := run_words(cost, world_size)):
             rows.append(_Row("", "", "run", ("", "", ""), said))
         self._draw(tuple(rows))
 

@@ -7,6 +7,7 @@ from textual.widget import Widget
 
 from vramplan.planner.memory.timeline import Moment
 from vramplan.planner.units import format_bytes, format_gib
+from vramplan.tui.layout import eighths_at, left_of
 from vramplan.tui.theme import COMPONENTS, GREY
 
 EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -51,11 +52,11 @@ def _chart(course: tuple[Moment, ...], width: int, height: int) -> Content:
     columns = columns_of(course, width)
     highest = max(course, key=lambda moment: moment.allocated_bytes)
     floor = highest.lasting_bytes
-    scale = max(1, highest.allocated_bytes - floor)
+    scale = max(1, left_of(highest.allocated_bytes, floor))
     rows = []
     for row in reversed(range(height)):
         label = format_gib(highest.allocated_bytes) if row == height - 1 else format_gib(floor) if row == 0 else ""
-        cells = [_cell(moment.allocated_bytes - floor, row - 1, height - 1, scale) for moment in columns]
+        cells = [_cell(left_of(moment.allocated_bytes, floor), row - 1, height - 1, scale) for moment in columns]
         parts = [Content.styled("".join(glyph for glyph, _ in run), style) for style, run in _runs(cells)]
         rows.append(Content("").join([Content.styled(f"{label:>{LABEL_WIDTH - 1}} ", "dim"), *parts]))
     return Content("\n").join([*rows, _axis(columns), _words(highest)])
@@ -65,7 +66,7 @@ def _cell(passing_bytes: int, row: int, height: int, scale: int) -> tuple[str, s
     """A glyph and its colour: solid for what lasts, eighths of a block at the top of what comes and goes."""
     if row < 0:
         return "█", LASTING
-    eighths = passing_bytes * height * 8 // scale - 8 * row
+    eighths = eighths_at(passing_bytes, scale, row, height)
     if eighths >= 8:
         return "▒", PASSING
     return EIGHTHS[max(0, eighths)], PASSING

@@ -6,8 +6,8 @@ from textual.content import Content
 
 from vramplan.planner.cli.render import plain
 from vramplan.tui.choice import MeasuredRows
+from vramplan.tui.layout import left_of, share_cells
 from vramplan.tui.theme import SKY
-from vramplan.tui.widgets.budget_bar import share_cells
 from vramplan.tui.widgets.lines import Lines
 
 BARS = 10
@@ -49,7 +49,8 @@ def _bars(measured: MeasuredRows, width: int) -> list[Content]:
     labels = [(f"up to {length:,}", f"{rows:,}") for length, rows in bars]
     left, right = (max(len(label[side]) for label in labels) for side in (0, 1))
     room = max(1, width - left - right - 3)
-    return [
-        Content.assemble(f"{label:>{left}} ", ("█" * share_cells([rows, most - rows], room)[0], SKY), f" {count}")
-        for (label, count), (_, rows) in zip(labels, bars, strict=True)
-    ]
+    lines = []
+    for (label, count), (_, rows) in zip(labels, bars, strict=True):
+        filled = share_cells([rows, left_of(most, rows)], room)[0]
+        lines.append(Content.assemble(f"{label:>{left}} ", ("█" * filled, SKY), f" {count}"))
+    return lines

@@ -6,8 +6,8 @@ from textual.widget import Widget
 from vramplan.executor.events import Step
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.units import format_bytes
+from vramplan.tui.layout import left_of, share_cells
 from vramplan.tui.theme import GREY, SKY, VERMILLION
-from vramplan.tui.widgets.budget_bar import share_cells
 
 LABEL_WIDTH = 53
 
@@ -51,5 +51,5 @@ def _meter(name: str, now: int | None, estimate: int, high: int, *, width: int) 
         return Content(label) + Content.styled("not measured", GREY)
     if now > high:
         return Content(label) + Content.styled("over the estimate"[:room], f"bold {VERMILLION}")
-    used, free = share_cells([now, high - now], room)
+    used, free = share_cells([now, left_of(high, now)], room)
     return Content(label) + Content.styled("█" * used, SKY) + Content.styled("─" * free, GREY)

@@ -4,8 +4,8 @@ from textual.content import Content
 
 from vramplan.planner.memory.budget import MemoryBudget, PhaseBudget
 from vramplan.planner.units import format_bytes
+from vramplan.tui.layout import left_of, share_cells
 from vramplan.tui.theme import COMPONENTS, GREY
-from vramplan.tui.widgets.budget_bar import share_cells
 from vramplan.tui.widgets.lines import Lines
 
 NAME_WIDTH, SIZE_WIDTH = 16, 11
@@ -43,7 +43,7 @@ def _lines(budget: MemoryBudget, available_bytes: int | None, width: int) -> lis
 def _row(phase: PhaseBudget, is_peak: bool, scale: int, room: int) -> Content:
     name = ("› " if is_peak else "  ") + phase.name.replace("_", " ")
     lines = sorted(phase.lines, key=lambda line: list(COMPONENTS).index(line.component))
-    free_bytes = max(0, scale - phase.allocated_bytes)
+    free_bytes = left_of(scale, phase.allocated_bytes)
     *cells, free = share_cells([*(line.estimate_bytes for line in lines), free_bytes], max(0, room))
     parts = [
         Content.styled(f"{name:<{NAME_WIDTH}}{format_bytes(phase.allocated_bytes):>{SIZE_WIDTH}}  ", "bold" * is_peak)
