@@ -82,7 +82,7 @@ def run_case(case: Case, folder: str) -> list[Row]:
 
 def _after_forward(pricing: Pricing) -> int:
     """Alive when the backward begins, the loss's own tensors apart."""
-    storages, changes = expand(pricing.replay)
+    storages, changes, _ = expand(pricing.replay)
     alive = set()
     for change in changes:
         if change < 0:

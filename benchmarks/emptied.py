@@ -23,7 +23,7 @@ def reserved_from_empty(*command: str) -> int:
         for _ in range(group.count):
             allocator.take(group.numel * group.element_bytes)
     allocator.take(pricing.workspaces_bytes)
-    storages, changes = expand(pricing.replay)
+    storages, changes, _ = expand(pricing.replay)
     alive: dict[int, Held] = {}
     for change in changes:
         if change >= 0 and not storages[change].segment.startswith(CARRIED):

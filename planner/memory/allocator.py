@@ -79,10 +79,17 @@ class CachingAllocator:
             split_from_bytes=MIN_BLOCK_BYTES if conf.expandable_segments else SMALL_SIZE_BYTES + 1,
             split_below_bytes=_UNLIMITED if conf.expandable_segments else self._max_split_bytes,
         )
+        self.takes_first = not self._collects and self._max_split_bytes == _UNLIMITED
+        """Whether a request is served by the first cached block that is large enough, whatever happened before."""
         self._live: dict[Hashable, Block | None] = {}
         self._next_address = 0
         self._allocated = self._requested = self._max_allocated = 0
         self._num_retries = 0
+
+    @property
+    def pools(self) -> tuple[BlockPool, BlockPool]:
+        """The free blocks of the small and of the large size class."""
+        return self._small, self._large
 
     @property
     def limit_bytes(self) -> int | None:
@@ -173,6 +180,22 @@ class CachingAllocator:
         block.allocated = False
         block.absorb_neighbours()
         block.pool.insert(block)
+
+    def served_by(self, size_bytes: int) -> tuple[BlockPool, int]:
+        """The pool that serves a request, and what it is rounded to."""
+        rounded = self._rounded(size_bytes)
+        return (self._small if rounded <= SMALL_SIZE_BYTES else self._large), rounded
+
+    def carve(self, pool: BlockPool, size_bytes: int) -> Block:
+        """Take the front of the largest free block, for a caller who knows that it is what ``take`` would do."""
+        block = pool.pop(len(pool.blocks) - 1)
+        if block.size_bytes > size_bytes:
+            pool.insert(block.cut(size_bytes))
+        block.allocated = True
+        block.requested_bytes = size_bytes
+        self._requested += size_bytes
+        self._allocated += size_bytes
+        return block
 
     def empty_cache(self) -> None:
         """Give back to the driver what can be given (``release_cached_blocks``).

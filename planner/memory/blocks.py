@@ -6,7 +6,8 @@ Mirrors ``struct Block`` and ``struct BlockPool`` of ``c10/cuda/CUDACachingAlloc
 from bisect import bisect_left, insort
 from typing import Final
 
-_ADDRESS_BITS: Final = 72
+ADDRESS_BITS: Final = 72
+"""A free block's place in its pool's order is one number: its size, then so many bits of address."""
 
 
 class Block:
@@ -95,24 +96,24 @@ class BlockPool:
         self.blocks: list[Block] = []
         """The free mapped blocks by size, then address."""
         # Their sizes and addresses in one number each: replays take half the time they take with tuples.
-        self._keys: list[int] = []
+        self.keys: list[int] = []
 
     def first_of(self, size_bytes: int) -> int:
         """The place of the smallest free mapped block of at least this size; one past the last if there is none."""
-        return bisect_left(self._keys, size_bytes << _ADDRESS_BITS)
+        return bisect_left(self.keys, size_bytes << ADDRESS_BITS)
 
     def pop(self, index: int) -> Block:
         """Take the free mapped block at a place out of the pool."""
-        del self._keys[index]
+        del self.keys[index]
         return self.blocks.pop(index)
 
     def insert(self, block: Block) -> None:
         """Put a block nobody uses into the order it belongs to."""
         if block.mapped:
             block.inserted_at = self.num_searches
-            key = block.size_bytes << _ADDRESS_BITS | block.address
-            index = bisect_left(self._keys, key)
-            self._keys.insert(index, key)
+            key = block.size_bytes << ADDRESS_BITS | block.address
+            index = bisect_left(self.keys, key)
+            self.keys.insert(index, key)
             self.blocks.insert(index, block)
         else:
             insort(self.unmapped, (block.address, block))
@@ -120,7 +121,7 @@ class BlockPool:
     def remove(self, block: Block) -> None:
         """Take a block out of the order it is in."""
         if block.mapped:
-            index = bisect_left(self._keys, block.size_bytes << _ADDRESS_BITS | block.address)
-            del self._keys[index], self.blocks[index]
+            index = bisect_left(self.keys, block.size_bytes << ADDRESS_BITS | block.address)
+            del self.keys[index], self.blocks[index]
         else:
             del self.unmapped[bisect_left(self.unmapped, (block.address,))]

@@ -20,19 +20,30 @@ class Storage(NamedTuple):
     segment: str
 
 
+class Pass(NamedTuple):
+    """One layer's stretch of the step, or what lies between."""
+
+    first_change: int
+    first_storage: int
+    kind: tuple[str, int]
+    """Segment and template: stretches of one kind do the same."""
+
+
 class Expanded(NamedTuple):
     """Every allocation of one micro step, and the order in which they come and go."""
 
     storages: list[Storage]
     changes: list[int]
     """The index of a storage that comes to life, or ``~index`` of one that dies."""
+    passes: list[Pass]
+    """Where each stretch begins, in order: layers that are alike follow one another."""
 
 
 @lru_cache(maxsize=1)  # one answer asks twice: for the allocator, and for the tensors at the peak
 def expand(replay: Replay) -> Expanded:
     """A micro step in full."""
-    out = Expanded([], [])
-    storages, changes = out
+    out = Expanded([], [], [])
+    storages, changes, passes = out
     born: dict[tuple[str, int | None], list[int]] = {}
     stretches: dict[tuple[int, str], _Stretch] = {}
     for block, layer, template in replay.blocks():
@@ -41,6 +52,7 @@ def expand(replay: Replay) -> Expanded:
         if stretch is None:
             stretch = stretches[template, segment] = _stretch(replay, template, segment)
         here = born.setdefault((segment, layer), [])
+        passes.append(Pass(len(changes), len(storages), (segment, template)))
         for part in stretch:
             if isinstance(part, MacroCall):
                 _expand_macro(replay, part, out)
@@ -109,7 +121,7 @@ def _expand_macro(replay: Replay, call: MacroCall, out: Expanded) -> None:
 
 def live_at_peak(replay: Replay, *, limit: int = 24) -> tuple[LiveTensor, ...]:
     """Dynamic tensors alive at the step's highest point, largest first, equal ones counted together."""
-    storages, changes = expand(replay)
+    storages, changes, _ = expand(replay)
     sizes = [storages[change].size_bytes if change >= 0 else -storages[~change].size_bytes for change in changes]
     levels = list(accumulate(sizes))
     highest = levels.index(max(levels)) if levels else -1

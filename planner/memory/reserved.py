@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from vramplan.planner.memory.allocator import CachingAllocator, parse_alloc_conf
 from vramplan.planner.memory.blocks import Block
 from vramplan.planner.memory.expand import Expanded, expand
+from vramplan.planner.memory.passes import play
 from vramplan.planner.memory.replay import Replay
 from vramplan.planner.memory.static import Group
 
@@ -70,7 +71,9 @@ def _micro_step(
         adopted: the storages that were left by the step before.
         carried: what the step before left, with its size; the first step has none.
     """
-    storages, changes = step
+    if not adopted:
+        return play(allocator, step)
+    storages, changes, _ = step
     sizes = [storage.size_bytes for storage in storages]
     take, give = allocator.take, allocator.give
     alive: dict[int, Held] = {}

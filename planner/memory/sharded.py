@@ -199,7 +199,7 @@ class FsdpPricing(ManyGpus):
     def _stream_bytes(self, start: str) -> int:
         """What the labels that begin so reserve: the buffers come and go alike in every step."""
         allocator = CachingAllocator(parse_alloc_conf(self.question.setup.alloc_conf))
-        storages, changes = expand(self.replay)
+        storages, changes, _ = expand(self.replay)
         alive = {}
         for change in changes:
             index = change if change >= 0 else ~change

@@ -98,7 +98,7 @@ def test_the_first_and_the_last_of_a_kind_are_not_like_those_between() -> None:
 def written_out(replay: Replay) -> tuple[int, int]:
     """(highest level, level at the end); every free is of a storage that is alive, and
     all that was allocated is freed or still there."""
-    storages, changes = expand(replay)
+    storages, changes, _ = expand(replay)
     born: set[int] = set()
     alive: set[int] = set()
     level = highest = 0
