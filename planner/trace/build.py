@@ -67,8 +67,10 @@ def build_program(key: ProgramKey) -> Program:
             return _build(key, radius=1)
         except FoldError:
             # what a layer does may depend on more than its neighbours: adapters on the MLP alone leave the first
-            # layer's attention without a backward, so the second layer frees what the first otherwise would
-            return _build(key, radius=2)
+            # layer's attention without a backward, so the second layer frees what the first otherwise would; and where
+            # layers use what one far before them made, each is what its place in the whole makes it
+            fixed = has_fixed_depth(key.structure.config or {})
+            return _build(key, radius=len(key.structure.kinds) if fixed else 2)
 
 
 def _build(key: ProgramKey, *, radius: int) -> Program:
@@ -139,12 +141,16 @@ def prove(program: Program, sizes: dict[str, int], stack: tuple[int, ...]) -> No
         stack: the layers to trace, as positions in the key's short stack.
 
     Raises:
+        FoldError: the program refers to what is not there.
         ProofError: which phase differs, by how much.
     """
     trace = record(_case(program.key, sizes, stack), as_macro=False)
     kinds = _kinds(program.key, stack)
     for quantum in (1, 512):
-        replayed = Replay(program, At(sizes, kinds, quantum)).run()
+        try:
+            replayed = Replay(program, At(sizes, kinds, quantum)).run()
+        except IndexError as error:  # what a layer frees was made by another that looks alike and made less
+            raise FoldError("layers in equal neighbourhoods make different tensors") from error
         peaks, end = measure(trace, quantum)
         for phase, peak in peaks.items():
             difference = replayed.peaks[phase].total_bytes - peak

@@ -131,3 +131,26 @@ def test_a_shortened_models_cross_attention_is_where_its_layers_say():
     text = build_skeleton({**config, "pad_token_id": 0}, dtype="fp32", kept=(0, 2, 3, 4, 6, 7)).model
     crosses = [number for number, layer in enumerate(text.layers) if hasattr(layer, "cross_attn")]
     assert crosses == text.cross_attention_layers == [2, 4]
+
+
+@pytest.mark.parametrize(("name", "tried"), [("google/gemma-4-E2B", [1, 35]), ("HuggingFaceTB/SmolLM-135M", [1, 2])])
+def test_where_neighbours_do_not_tell_layers_apart_a_depth_that_is_fixed_has_a_template_for_each(
+    name, tried, monkeypatch
+):
+    from vramplan.planner.adapters.models import resolve_model
+    from vramplan.planner.memory.structure import program_key
+    from vramplan.planner.resolve import resolve
+    from vramplan.planner.trace import build
+
+    seen = []
+
+    def nothing_folds(key, *, radius):
+        seen.append(radius)
+        raise build.FoldError("layers around [k2 k2 k2] differ")
+
+    monkeypatch.setattr(build, "_build", nothing_folds)
+    model = resolve_model(name, online=False)
+    resolved = resolve({"method": "lora"}, model, None)
+    with pytest.raises(build.FoldError):
+        build.build_program(program_key(model, resolved.workload, resolved.setup, "cuda", None))
+    assert seen == tried
