@@ -218,7 +218,7 @@ class Run:
     def _kept(self, event: Event) -> Event:
         self._events.write(event.model_dump_json(exclude_none=True) + "\n")
         self._events.flush()
-        if isinstance(event, Finished) and self.evidence.goal == "run" and self.plan.setup.world_size == 1:
+        if isinstance(event, Finished) and self.evidence.goal == "run":
             remember_run(self.plan, self.run_folder)
         if isinstance(event, Step):
             self.evidence.steps = event.step

@@ -62,8 +62,8 @@ def observe(plan: Plan, report: RunReport) -> Observation | None:
     Peaks compare only where the measured batch is as large as the planned one, and no rung of the ladder was taken.
     """
     device = report.environment.get("gpu")
-    if device is None or report.plan_fingerprint != plan.fingerprint:
-        return None
+    if device is None or report.plan_fingerprint != plan.fingerprint or plan.setup.world_size > 1:
+        return None  # beside a rank's context there are NCCL's buffers, and nobody can tell them apart
     found = Observation(
         plan_fingerprint=plan.fingerprint,
         device=device,

@@ -43,6 +43,8 @@ def rank_remarks(plan: Plan, ranks: tuple[ExplainedRank, ...]) -> Iterator[str]:
         worst = max(measured, key=lambda each: each.allocated.actual_bytes or 0)
         least = min(each.allocated.actual_bytes or 0 for each in measured)
         apart = (worst.allocated.actual_bytes or 0) - least
+        if apart == 0:
+            return
         yield f"rank {worst.rank} held most, {format_bytes(apart)} more than the one that held least"
 
 

@@ -82,7 +82,9 @@ def at_absolute_paths(plan: Plan) -> Plan:
     def absolute(path: str | None) -> str | None:
         return path and os.path.abspath(path)
 
-    recipe = {name: absolute(getattr(plan.recipe, name)) for name in ("data", "eval_data", "output_dir")}
+    recipe = {
+        name: absolute(getattr(plan.recipe, name)) for name in ("data", "eval_data", "chat_template", "output_dir")
+    }
     changes = {
         "model": plan.model.model_copy(update={"path": absolute(plan.model.path)}),
         "recipe": plan.recipe.model_copy(update=recipe),

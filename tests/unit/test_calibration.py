@@ -46,6 +46,12 @@ def as_measured(plan: Plan, **changes: object) -> RunReport:
     )
 
 
+def test_a_rank_of_several_teaches_nothing_about_one_device() -> None:
+    alone = make_plan()
+    plan = alone.model_copy(update={"setup": alone.setup.model_copy(update={"gpus": 2, "sharding": "ddp"})})
+    assert observe(plan, as_measured(plan, outside_bytes=2 * GIB)) is None
+
+
 def test_a_report_tells_by_how_much_each_figure_was_off() -> None:
     """The made-up plan peaks at 11.25 GiB, a quarter of it inside the step; the report lies 2 % above each of its
     phases and says 600 MiB of context."""
