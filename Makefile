@@ -19,12 +19,14 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 PYTEST_ARGUMENTS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup check check-base lint format test peers clean
+.PHONY: help demo setup check check-base coverage mutation lint format test peers clean
 
 help:
 	@echo "make demo        plan, run and compare a small real model on this machine"
 	@echo "make check       format, lint, types, import contracts, tests"
 	@echo "make check-base  the tests that need no PyTorch, in an environment without it"
+	@echo "make coverage    how much of each folder the tests reach"
+	@echo "make mutation    a hundred small faults in the memory model: which the tests notice"
 	@echo "make peers       other planners beside this one: benchmarks/peers.md"
 	@echo "make format      rewrite the code in the project's format"
 	@echo "make setup       the environment alone, for working on the code"
@@ -48,6 +50,18 @@ test: $(VENV)/.setup
 
 check-base: $(BASE_VENV)/.setup
 	$(TEST_ENVIRONMENT) $(BASE_VENV)/bin/python -m pytest $(PYTEST_ARGUMENTS) -m "not train and not gpu"
+
+coverage: $(VENV)/.setup
+	$(VENV)/bin/python $(PIP_INSTALL) --quiet 'coverage>=7.10'
+	rm -f .coverage .coverage.*
+	$(TEST_ENVIRONMENT) $(VENV)/bin/python -m coverage run -m pytest $(PYTEST_ARGUMENTS)
+	$(VENV)/bin/python -m coverage combine --quiet
+	$(VENV)/bin/python -m coverage report --include 'planner/*' --fail-under 95
+	$(VENV)/bin/python -m coverage report --include 'executor/*,tui/*' --fail-under 85
+
+mutation: $(VENV)/.setup
+	$(VENV)/bin/python $(PIP_INSTALL) --quiet 'cosmic-ray>=8.4'
+	$(VENV)/bin/python -m benchmarks.mutation
 
 peers: $(VENV)/.setup
 	$(VENV)/bin/python benchmarks/peers.py
