@@ -8,6 +8,7 @@ A template's entries: an allocation (size, component, label), a free or accumula
 (segment, layer offset, ordinal), or a macro (a loop whose length depends on the sizes, replayed by its own module).
 """
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -131,6 +132,7 @@ FROZEN = "frozen"
 """What they begin with where layers below the last blocks do not train: a stack of their own, which has no backward."""
 
 
+@functools.lru_cache(maxsize=1024)  # asked for every layer of every replay
 def stack_name(kind: str) -> str | None:
     """Which of several stacks a kind of layer belongs to; None where there is one.
 
