@@ -38,10 +38,10 @@ class VramplanApp(NavigatedApp):
     TITLE = "vramplan"
     CSS_PATH = "app.tcss"
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, *, may_run: bool = True) -> None:
         super().__init__()
         self.core = core
-        self.state = State()
+        self.state = State(may_run=may_run)
         self.remembered = core.remembered()
         self._will_draw = False
         self._frozen = False

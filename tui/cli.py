@@ -6,13 +6,25 @@ from collections.abc import Sequence
 
 from vramplan.planner.cli.main import run_command
 from vramplan.planner.cli.render import tell
-from vramplan.planner.errors import ExitCode
+from vramplan.planner.errors import ExitCode, VramplanError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``vramplan [COMMAND ...]``: runs it and returns its exit code (``planner.errors.ExitCode``)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["--web"]:
+        return _serve(arguments[1:])
     return run_command(arguments) if arguments else _open_app()
+
+
+def _serve(arguments: list[str]) -> int:
+    from vramplan.tui.web import serve
+
+    try:
+        return serve(arguments)
+    except VramplanError as error:
+        tell(f"error: {error.message}", f"  {error.remedy}")
+        return int(error.exit_code)
 
 
 def _open_app() -> int:

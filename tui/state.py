@@ -15,6 +15,8 @@ LOSSES_KEPT = 600
 EVENTS_KEPT = 500
 """Events kept for the log; events.jsonl in the run folder has them all."""
 UNDOS_KEPT = 100
+RUNNING = ("run_saved", "start_run", "resume", "merge", "chat")
+"""Actions that start a process with a model in it."""
 MODEL_FIRST = f"choose a model first ({key_of('model')})"
 SAVE_FIRST = f"save the plan first ({key_of('plan')}, then s)"
 
@@ -77,6 +79,8 @@ class State(Value):
     """What has been chosen, priced, saved and run."""
 
     choice: Choice = Choice()
+    may_run: bool = True
+    """Runs may be started here, and what comes of them loaded."""
     narration: str = ""
     """What the core says it is doing just now (tracing, say)."""
     device_note: str = ""
@@ -124,27 +128,35 @@ class State(Value):
 
 def why_not(state: State, action: str, parameters: tuple[object, ...] = ()) -> str | None:
     """Why an action is not possible now, with what to do about it; None when it is."""
+    if action in RUNNING and not state.may_run:
+        return "running is off in a browser: vramplan --web --allow-run"
+    return _why_not_run(state, action) or _why_not_yet(state, action, parameters)
+
+
+def _why_not_run(state: State, action: str) -> str | None:
+    """What is in the way of an action that a run stands or falls with."""
     running = state.run is not None and state.run.under_way
+    if action in ("start_run", "run_saved", "resume", "take_device") and running:
+        return "a run is under way"
+    if action == "stop_run" and not running:
+        return "no run is under way"
+    if action in ("start_run", "run_saved", "compare_plans", "export") and state.saved is None:
+        return SAVE_FIRST
+    return None
+
+
+def _why_not_yet(state: State, action: str, parameters: tuple[object, ...]) -> str | None:
+    """What is missing for an action that has nothing to do with a run."""
     if action == "go":
         return _why_not_go(state, str(parameters[0]))
-    if action == "save_plan" and state.choice.model is None:
+    if action in ("save_plan", "mark_price") and state.choice.model is None:
         return MODEL_FIRST
     if action == "save_plan" and state.priced is None:
         return state.price_error or "the price is being worked out"
-    if action == "mark_price" and state.choice.model is None:
-        return MODEL_FIRST
-    if action in ("compare_plans", "export") and state.saved is None:
-        return SAVE_FIRST
     if action == "undo" and not state.undo:
         return "nothing to undo"
     if action == "redo" and not state.redo:
         return "nothing to redo"
-    if action in ("start_run", "run_saved", "resume", "take_device") and running:
-        return "a run is under way"
-    if action in ("start_run", "run_saved"):
-        return SAVE_FIRST if state.saved is None else None
-    if action == "stop_run" and not running:
-        return "no run is under way"
     if action == "cancel" and not _at_work(state):
         return "nothing is being worked out"
     return None
