@@ -312,6 +312,20 @@ async def test_what_is_allocated_is_shown_while_the_price_is_worked_out() -> Non
         await driver.wait("headroom")
 
 
+async def test_a_turned_option_is_a_repaint_and_never_a_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = FakeCore()
+    async with driving(core, (120, 40)) as driver:
+        await to_budget(driver)
+        await driver.press("j", "l", until=lambda: driver.app.state.priced is not None and bool(driver.app.state.undo))
+        await driver.settle("headroom")
+        laid_out: list[object] = []
+        monkeypatch.setattr(driver.app.screen, "_refresh_layout", lambda *args, **named: laid_out.append(args))
+        for length, key in ((4096, "l"), (2048, "h"), (4096, "l")):
+            await driver.press(key, until=lambda length=length: core.priced[-1].sequence_length == length)  # type: ignore[misc]
+            await driver.settle("headroom")
+        assert laid_out == []
+
+
 async def test_what_a_setup_costs_is_looked_at_in_four_ways() -> None:
     async with driving(FakeCore()) as driver:
         await to_budget(driver)

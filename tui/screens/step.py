@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from vramplan.tui.app import VramplanApp
 
 
+STEP_IDS = frozenset(f"app.{name}" for name, _ in STEPS)
+"""Actions that the line at the top shows; the footer shows its own."""
+
+
 class StepScreen(Screen[None]):
     """A numbered screen. It shows the app's state and never owns it."""
 
@@ -58,8 +62,9 @@ class StepScreen(Screen[None]):
         if head != self._head:
             self._head = head
             self._show_head(state)
-        mine = (action for action in ACTIONS if action.scope in (*self.scopes, "app"))
-        possible = frozenset(action.id for action in mine if self.vramplan.why_not(action.action) is None)
+        mine = [action for action in ACTIONS if action.scope in (*self.scopes, "app")]
+        shown = [action for action in mine if action.footer or action.id in STEP_IDS]
+        possible = frozenset(action.id for action in shown if self.vramplan.why_not(action.action) is None)
         if possible != self._possible:  # the footer is made anew, which takes longer than all the rest
             self._possible = possible
             self.query_one(StepBar).show(frozenset(name for name, _ in STEPS if f"app.{name}" not in possible))
