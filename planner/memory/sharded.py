@@ -266,13 +266,13 @@ class ZeroPricing(ManyGpus):
         stage = int(self.asked.sharding[-1])
         self.whole_weights_bytes = sum(group.rounded(1) for group in (*self.static.weights, *self.static.adapter))
         self.rank = zero.zero(
-            self.static, stage, self.world, self.asked.offload, states_per_parameter=per_parameter, master=half
+            self.static, stage, self.world, self.asked.offload, states_per_parameter=per_parameter, half=half
         )
         self.whole_gradients = stage == 1
         self.static, self.states, self.step_peak = self.rank.static, self.rank.states, self.rank.step_bytes
         host = ", in host memory" if self.asked.offload != "none" else ""
         self.because |= {
-            "optimizer": f"fp32 masters and states, 1/{self.world}{host}" if half else f"states, 1/{self.world}{host}",
+            "optimizer": f"fp32 masters and states, 1/{self.world}{host}",
             "gradients": "whole until the step" if self.whole_gradients else f"1/{self.world}{host}",
             "gathered": "up to 1,000 million elements whole at a time (max_live_parameters)",
             "communication": "the reduction bucket of 500 million elements (reduce_bucket_size)",

@@ -16,9 +16,11 @@ from vramplan.planner.cluster import Cluster
 from vramplan.planner.errors import UnsupportedError, UsageError
 from vramplan.planner.estimate import estimate
 from vramplan.planner.memory.budget import Component
-from vramplan.planner.memory.groups import Group
+from vramplan.planner.memory.groups import Group, total_bytes
 from vramplan.planner.memory.sharded import buckets
+from vramplan.planner.memory.static import StaticMemory
 from vramplan.planner.memory.units import Parameter, Unit
+from vramplan.planner.memory.zero import zero
 from vramplan.planner.resolve import Resolved, resolve
 from vramplan.planner.throughput.cost import run_cost
 from vramplan.planner.units import GIB, MIB
@@ -131,6 +133,15 @@ def test_zero_holds_what_its_paper_says(sharding: str, bytes_a_parameter: float)
     rank = priced(method="full", gpus=8, sharding=sharding, dtype="bf16", mixed_precision="bf16")
     held = sum(part(rank, name, "optimizer_step") for name in ("weights", "gradients", "optimizer"))  # type: ignore[arg-type]
     assert held == pytest.approx(LLAMA_PARAMS * bytes_a_parameter, rel=1e-3)
+
+
+@pytest.mark.parametrize("element_bytes", [2, 4])
+def test_zero_keeps_a_copy_of_its_partition_whatever_the_weights_are_in(element_bytes: int) -> None:
+    """DeepSpeed 0.19.8's stage 2 on a CPU, two processes, 269,632 parameters: three tensors of 539,264 bytes each."""
+    whole = [Group(269_632, element_bytes, 1)]
+    alone = StaticMemory(weights=whole, quantization_state=[], adapter=[], trainable=whole, quantized_params=0)
+    rank = zero(alone, 2, 2, "none", states_per_parameter=2, half=element_bytes == 2)
+    assert total_bytes(rank.states, 1) == 3 * 539_264
 
 
 def test_zero3_splits_everything_but_small_tensors() -> None:
