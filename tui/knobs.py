@@ -147,14 +147,26 @@ KNOBS: tuple[Knob, ...] = (
         default=Objectives().must_merge,
         places=("workload",),
     ),
-    Knob("gpus", "GPUs a node", "--gpus", POWERS[:5], lambda p: p.candidate.setup.gpus, int, places=("hardware",)),
-    Knob("nodes", "nodes", "--nodes", POWERS[:8], lambda p: p.candidate.setup.nodes, int, places=("hardware",)),
+    Knob(
+        "gpus",
+        "GPUs a node",
+        "--gpus",
+        POWERS[:5],
+        lambda p: p.candidate.setup.gpus,
+        int,
+        default=1,
+        places=("hardware",),
+    ),
+    Knob(
+        "nodes", "nodes", "--nodes", POWERS[:8], lambda p: p.candidate.setup.nodes, int, default=1, places=("hardware",)
+    ),
     Knob(
         "sharding",
         "sharding",
         "--sharding",
         get_args(Sharding),
         lambda p: p.candidate.setup.sharding,
+        default="none",
         places=("hardware",),
     ),
     Knob(

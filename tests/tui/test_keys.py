@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from tests.tui.driving import driving
+from tests.tui.driving import driving, screen_text
 from tests.tui.fake_core import FakeCore
+from tests.tui.test_app import to_run
 from vramplan.tui.app import VramplanApp
 from vramplan.tui.bindings import ACTIONS, STEPS, TITLES
 from vramplan.tui.keys_page import keys_page
 from vramplan.tui.screens.confirm import Confirm
 from vramplan.tui.screens.files import FilePicker
 from vramplan.tui.screens.help import Help
+from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.widgets.knob_list import KnobList
 from vramplan.tui.widgets.row_table import RowTable
 
@@ -60,3 +62,29 @@ async def test_help_begins_with_the_keys_of_the_screen_it_is_asked_from() -> Non
         await driver.press("enter", until="headroom")
         text = await driver.press("question_mark", until="undo the last change")
         assert text.index("│ 4 Budget") < text.index("undo the last change")
+
+
+async def test_every_action_of_the_table_can_be_taken_where_it_is_offered() -> None:
+    taken = []
+    async with driving(FakeCore(), (120, 40)) as driver:
+        await to_run(driver)
+        await driver.press("r", "y", until="done: 8 sets")
+        for screen in [name for name, _ in STEPS]:
+            for action in ACTIONS:
+                if action.scope != screen and not (action.scope in ("app", "list", "knobs") and screen == "hardware"):
+                    continue
+                if action.id == "app.quit":
+                    continue
+                await driver.app.action_go(screen)
+                await driver.wait(lambda screen=screen: driver.step == screen)  # type: ignore[misc]
+                owner = {"list": RowTable, "knobs": KnobList}.get(action.scope)
+                target = driver.app.screen if owner is None else driver.app.screen.query(owner).first()
+                await driver.app.run_action(action.action, driver.app if action.scope == "app" else target)
+                await driver.wait()
+                taken.append(action.id)
+                while not isinstance(driver.app.screen, StepScreen):
+                    await driver.press("escape")
+                assert "unexpected" not in screen_text(driver.app), action.id
+        assert driver.app.is_running
+    modal = {action.id for action in ACTIONS if action.scope in ("dialog", "question", "help")}
+    assert set(taken) == {action.id for action in ACTIONS} - modal - {"app.quit"}

@@ -44,7 +44,7 @@ class HardwareScreen(StepScreen):
     def body(self) -> Iterable[Widget]:
         yield Input(placeholder="part of a name, or a size such as 12GiB", id="find", compact=True)
         yield RowTable(
-            "device", ">free", ">GiB", ">GB/s", ">bf16 TFLOPS", "architecture", ">USD/h", "your choice on it",
+            "device", ">free", ">GiB", "your choice on it", ">GB/s", ">bf16 TFLOPS", "architecture", ">USD/h",
             takes=True, id="devices",
         )  # fmt: skip
         yield Static("", id="device-facts", markup=False)
@@ -92,7 +92,7 @@ class HardwareScreen(StepScreen):
         words = text.lower().split()
         listed: list[Listed] = [*self._here, *([text.strip()] if _size(text) is not None else []), *self._profiles]
         self._listed = [each for each in listed if isinstance(each, str) or all(w in each.name.lower() for w in words)]
-        self.query_one(RowTable).show([(*_row(each), self._prices.get(_name(each), "")) for each in self._listed])
+        self.query_one(RowTable).show([_row(each, self._prices.get(_name(each), cell(""))) for each in self._listed])
         if not self._listed:
             self.query_one("#device-facts", Static).update(line(f"nothing is called {text}"))
 
@@ -174,16 +174,34 @@ def _name(listed: Listed) -> str:
     return listed.uuid or f"here: {listed.name}" if isinstance(listed, Device) else listed.name
 
 
-def _row(listed: Listed) -> tuple[str, ...]:
+def _row(listed: Listed, price: Text) -> tuple[str | Text, ...]:
     if isinstance(listed, str):
         size = _size(listed)
-        return (f"any CUDA card with {'' if size is None else format_bytes(size)}", "", gib(size), "", "", "", "")
+        return (
+            f"any CUDA card with {'' if size is None else format_bytes(size)}",
+            "",
+            gib(size),
+            price,
+            "",
+            "",
+            "",
+            "",
+        )
     if isinstance(listed, Device):
         architecture = listed.architecture or ""
-        return (f"here: {listed.name}", gib(listed.free_bytes), gib(listed.total_bytes), "", "", architecture, "")
+        return (
+            f"here: {listed.name}",
+            gib(listed.free_bytes),
+            gib(listed.total_bytes),
+            price,
+            "",
+            "",
+            architecture,
+            "",
+        )
     dollars = "" if listed.usd_per_hour is None else f"{listed.usd_per_hour:.2f}"
     rate, speed = gigabytes_a_second(listed.memory_bandwidth_bytes_per_second), bf16_teraflops(listed)
-    return (listed.name, "", gib(listed.total_bytes), rate, speed, listed.architecture, dollars)
+    return (listed.name, "", gib(listed.total_bytes), price, rate, speed, listed.architecture, dollars)
 
 
 def _facts(listed: Listed) -> str:
@@ -191,6 +209,8 @@ def _facts(listed: Listed) -> str:
     if isinstance(listed, str):
         return "a size standing in for an Ampere-class card"
     if isinstance(listed, Device):
+        if listed.kind == "cpu":
+            return "this machine's processor, with the memory a process here may use"
         held = held_by(listed.holders) or "nobody the driver names"
         parts = [f"GPU {listed.index}" if listed.index is not None else "", f"held by {held}"]
         parts.append(f"driver {listed.driver_version}" if listed.driver_version else "")
