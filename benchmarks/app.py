@@ -42,12 +42,16 @@ async def key_to_paint(model: str, presses: int) -> dict[str, dict[str, float]]:
     """Medians over some presses, after one of each kind that is not counted."""
     from vramplan.planner.adapters.devices import resolve_device
     from vramplan.tui.app import VramplanApp
+    from vramplan.tui.bindings import STEPS
     from vramplan.tui.live_core import LiveCore
     from vramplan.tui.messages import ModelChosen
+    from vramplan.tui.remembered import Remembered
 
     core = LiveCore()
     device = resolve_device("RTX 4090", memory_bytes=None, reserve_bytes=0)
     core.default_device = lambda: device  # type: ignore[method-assign]
+    core.remembered = lambda: Remembered(hinted=tuple(name for name, _ in STEPS))  # type: ignore[method-assign]
+    core.remember = lambda remembered: None  # type: ignore[method-assign]
     core.largest = lambda device, knobs: iter(())  # type: ignore[method-assign]
     app = VramplanApp(core)
     timings: dict[str, list[tuple[float, float]]] = {"figures": [], "price": []}

@@ -12,8 +12,10 @@ from textual.pilot import Pilot
 
 from vramplan.planner.adapters.devices import resolve_device
 from vramplan.tui.app import VramplanApp
+from vramplan.tui.bindings import STEPS
 from vramplan.tui.live_core import LiveCore
 from vramplan.tui.messages import ModelChosen
+from vramplan.tui.remembered import Remembered
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 MODEL, CARD, SIZE = "meta-llama/Llama-3.1-8B", "RTX 4090", (100, 32)
@@ -24,6 +26,15 @@ class ProfileCore(LiveCore):
 
     def default_device(self):  # type: ignore[no-untyped-def]
         return resolve_device(CARD, memory_bytes=None, reserve_bytes=0)
+
+    def devices(self):  # type: ignore[no-untyped-def]
+        return ()
+
+    def remembered(self):  # type: ignore[no-untyped-def]
+        return Remembered(hinted=tuple(name for name, _ in STEPS))
+
+    def remember(self, remembered):  # type: ignore[no-untyped-def]
+        """A picture leaves nothing behind."""
 
 
 async def take_pictures() -> None:
@@ -38,9 +49,12 @@ async def take_pictures() -> None:
         await pilot.press("v", "v", "v")
         await _settled(pilot, app)
         _take(app, "step")
-        await pilot.press("3")
+        await pilot.press("5")
         await _settled(pilot, app)
         _take(app, "compare")
+        await pilot.press("2")
+        await _settled(pilot, app)
+        _take(app, "hardware")
 
 
 async def _settled(pilot: Pilot[int], app: VramplanApp) -> None:
