@@ -4,7 +4,7 @@ B micro batch, S sequence, N valid labels, h hidden, f intermediate, H heads, K 
 vocabulary, r rank; P virtual tokens, b bottleneck, e hidden size of a prompt encoder, L layers of a prefix, W numbers
 in one of its tokens, t rows of the embeddings that train, where the method has them; C classes of a classifier, D
 tokens of a decoder that has an encoder; Q documents of a packed row.
-Derived: what kernels round or fuse them to, and T = S + P.
+Derived: what kernels round or fuse them to, T = S + P, and U = D + P.
 """
 
 from typing import Any
@@ -86,7 +86,7 @@ def flash_head_dim(head_dim: int) -> int:
 def with_derived(dims: dict[str, int]) -> dict[str, int]:
     """Base variables plus: S+1 and S-1 (shifted labels), S128 and dr (FlashAttention's padding of rows and head_dim),
     S16 and S32 (the memory-efficient kernel's padding of masks and of logsumexp), qkv (rows of a fused projection);
-    with virtual tokens the same of T, the row they make with the sequence, and of D; B+1 (ends of rows taken
+    the same of D, and with virtual tokens of T and U, the rows they make with the sequence and with D; B+1 (ends of rows taken
     together); chunk, the rows of logits that Liger's loss makes at a time (planner/trace/liger.py)."""
     out = dict(dims)
     lengths = {"S": dims["S"]}
@@ -94,6 +94,8 @@ def with_derived(dims: dict[str, int]) -> dict[str, int]:
         lengths["T"] = out["T"] = dims["S"] + dims["P"]
     if "D" in dims:
         lengths["D"] = dims["D"]
+        if "P" in dims:
+            lengths["U"] = out["U"] = dims["D"] + dims["P"]
     for name, length in lengths.items():
         out[f"{name}+1"] = length + 1
         out[f"{name}-1"] = length - 1

@@ -107,14 +107,6 @@ RULES: tuple[Rule, ...] = (
         {"packing": False},
     ),
     Rule(
-        "virtual tokens on both sides",
-        lambda cell: cell.method in _PROMPTS and cell.task == "seq2seq",
-        "unpriced",
-        "--method {method} with --task seq2seq: PEFT puts virtual tokens before the encoder and the decoder, which is "
-        "not priced",
-        {"method": "lora"},
-    ),
-    Rule(
         "the last token cannot be found",
         lambda cell: (
             cell.method in ("prompt", "ptuning")

@@ -16,7 +16,6 @@ from vramplan.planner.methods import (
     quant_of,
     trainable_blocks,
     trains_base,
-    virtual_tokens,
 )
 from vramplan.planner.programs.key import Mode
 from vramplan.planner.training_setup import TrainingSetup
@@ -87,8 +86,6 @@ def _refuse_unpriced(setup: TrainingSetup, workload: Workload) -> None:
     refusals = {
         f"--sharding {setup.sharding}": setup.sharding != "none",
         f"--offload {setup.offload}": setup.offload != "none",
-        f"--method {method.kind} with --task {workload.task}": virtual_tokens(method) > 0
-        and workload.task == "seq2seq",
         "--use-dora with --quant int8": getattr(method, "use_dora", False) and quant_of(method) == "int8",
     }
     for option, refused in refusals.items():

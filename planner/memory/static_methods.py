@@ -16,6 +16,7 @@ from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UsageError
 from vramplan.planner.memory.expert_adapters import converted, expert_groups
 from vramplan.planner.memory.groups import Group
+from vramplan.planner.memory.last_blocks import stack_depths
 from vramplan.planner.method_targets import ATTENTION_OUTPUTS, ends_with
 from vramplan.planner.methods import Bottleneck, Ia3, LnTuning, Lora, Prefix, Prompt, Ptuning, Qlora, Targets
 from vramplan.planner.model_spec import ModelSpec, Weight
@@ -195,7 +196,9 @@ def hidden_size(config: dict[str, Any]) -> int:
 
 
 def prefix_layers(model: ModelSpec) -> int:
-    """Layers that get a prefix."""
+    """Layers that get a prefix: the decoder's, where there is an encoder too."""
+    if model.config.get("is_encoder_decoder"):
+        return list(stack_depths(model).values())[-1]
     for name in ("num_hidden_layers", "num_layers", "n_layer"):
         if model.config.get(name):
             return int(model.config[name])

@@ -88,13 +88,14 @@ def _attending_layers(model: ModelSpec) -> list[str]:
 def _pairs(model: ModelSpec, workload: Workload, setup: TrainingSetup, kind: str) -> int:
     """Pairs one row's attention computes in one layer of a kind."""
     length, target = workload.sequence_length, workload.target_length or 0
-    if kind == "across":
-        return target * length
-    if kind == "encoder":
-        return length * length
-    if kind == "decoder":
-        return target * target
     before = virtual_tokens(setup.method)
+    encoded = length + before if prepends_rows(setup.method) else length
+    if kind == "across":
+        return target * encoded
+    if kind == "encoder":
+        return encoded * encoded
+    if kind == "decoder":
+        return target * (target if prepends_rows(setup.method) else target + before)
     queries = length + before if prepends_rows(setup.method) else length
     keys = length + before
     if setup.packing and setup.attention == "flash_attention_2":

@@ -75,7 +75,7 @@ def build_program(key: ProgramKey) -> Program:
 
 def _build(key: ProgramKey, *, radius: int) -> Program:
     stack = _shortest(key, radius)
-    sizes = [_regime(key, each, len(stack)) for each in FIT_SIZES]
+    sizes = [_regime(key, each, _prefixed(key, stack)) for each in FIT_SIZES]
     traces = [record(_case(key, each, stack)) for each in sizes]
     kinds = _kinds(key, stack)
     program = fold(key, traces, [with_derived(each) for each in sizes], kinds, traced_versions(), radius=radius)
@@ -86,7 +86,13 @@ def _build(key: ProgramKey, *, radius: int) -> Program:
 def held_out(key: ProgramKey, radius: int) -> tuple[dict[str, int], tuple[int, ...]]:
     """What a program is proved at: sizes, and layers as positions in the key's short stack."""
     stack = _deeper(key, _shortest(key, radius), radius)
-    return _regime(key, HELD_OUT, len(stack)), stack
+    return _regime(key, HELD_OUT, _prefixed(key, stack)), stack
+
+
+def _prefixed(key: ProgramKey, stack: tuple[int, ...]) -> int:
+    """Layers that a prefix would have: those of the last stack."""
+    start, stop = stack_bounds(_kinds(key, stack))[-1]
+    return stop - start
 
 
 def _shortest(key: ProgramKey, radius: int) -> tuple[int, ...]:
@@ -178,7 +184,7 @@ def measure(trace: Tracker, quantum: int) -> tuple[dict[Any, int], int]:
 
 
 def _regime(key: ProgramKey, sizes: dict[str, int], depth: int) -> dict[str, int]:
-    """Trace sizes inside the key's regime, of a stack of ``depth`` layers."""
+    """Trace sizes inside the key's regime; ``depth``: layers that have a prefix, if it is one."""
     config = key.structure.config
     of_method = OF_METHOD.get(key.mode.method, ())
     of_task = OF_TASK.get(key.mode.task, ())

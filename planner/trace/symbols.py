@@ -68,13 +68,13 @@ class Symbols:
         atoms = [name for name in self.values[0] if any(each[name] > 1 for each in self.values)]
         for degree in (1, 2, 3, 4):
             for names in itertools.combinations(atoms, degree):
-                lengths = [name[0] for name in names if name[0] in "STD"]
+                lengths = [name[0] for name in names if name[0] in "STDU"]
                 if len(lengths) > len(set(lengths)) or len({"d", "dr"} & set(names)) > 1:
                     continue
                 for coefficient in (1, 2, 3, 4) if degree <= 2 else (1, 2):
                     yield Dim(coefficient, names)
         yield Dim(1, ("S", "S"))
-        yield from (Dim(1, (length, length)) for length in "TD" if length in atoms)
+        yield from (Dim(1, (length, length)) for length in "TDU" if length in atoms)
         if "d" not in atoms:
             return  # a model whose sizes are numbers
         yield Dim(1, ("d",), 2)  # rotary frequencies
@@ -88,7 +88,8 @@ class Symbols:
 
     def dim(self, seen: tuple[int, ...]) -> Dim:
         """The expression of one dimension."""
-        for coefficient, atom in ((2, "L"), (1, "W")):  # the traces are equally deep: nothing else tells these
+        layers = [(2, "L")] if "d" in self.values[0] else []  # a model of numbers may have as many heads: see _dims
+        for coefficient, atom in (*layers, (1, "W")):  # the traces are equally deep: nothing else tells these
             if all(n == coefficient * each.get(atom, 0) for n, each in zip(seen, self.values, strict=True)):
                 return Dim(coefficient, (atom,))
         if len(set(seen)) == 1 and (seen[0] <= LARGEST_CONSTANT or "d" not in self.values[0]):
@@ -97,6 +98,19 @@ class Symbols:
         if found is None:
             raise NoSymbolError(f"no product of sizes gives {seen}")
         return found
+
+    def _dims(self, columns: list[tuple[int, ...]]) -> list[Dim]:
+        """The expressions of a shape. A whole prefix in parts, (B, P, layers, heads, d) or with the layers first, has
+        two or four keys and values for each layer; elsewhere such a number may be heads, or their size."""
+        dims = [self.dim(column) for column in columns]
+        layers, tokens = self.values[0].get("L"), Dim(1, ("P",))
+        if layers is None or "d" in self.values[0] or len(dims) != 5 or tokens not in dims:
+            return dims
+        place = 2 if dims[1] == tokens else 0
+        times, rest = divmod(dims[place].coefficient, layers)
+        if not dims[place].atoms and times in (2, 4) and not rest:
+            dims[place] = Dim(times, ("L",))
+        return dims
 
     def _multiple(self, seen: tuple[int, ...]) -> Dim | None:
         """A constant times a product of variables: experts a token, state sizes, a square of the sequence."""
@@ -121,7 +135,7 @@ class Symbols:
         """
         if len({len(shape) for shape in shapes}) == 1:
             try:
-                dims = [self.dim(tuple(column)) for column in zip(*shapes, strict=True)]
+                dims = self._dims([tuple(column) for column in zip(*shapes, strict=True)])
             except NoSymbolError:
                 dims = []
             size = _product(dims, itemsize)

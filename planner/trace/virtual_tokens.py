@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from vramplan.planner.device import Route
+from vramplan.planner.trace.skeleton import find_stacks
 from vramplan.planner.trace.tracker import Tracker
 
 
@@ -50,7 +51,7 @@ def following_prefix(model: Any, tracker: Tracker) -> Iterator[None]:
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
     with ExitStack() as stack:
-        follower = _PrefixFollower(tracker)
+        follower = _PrefixFollower(tracker, find_stacks(model))
         stack.callback(model.register_forward_pre_hook(follower.start).remove)
         for kind in (DynamicLayer, DynamicSlidingWindowLayer):
             stack.enter_context(patch.object(kind, "update", follower.wrap(kind.update)))
@@ -63,10 +64,13 @@ def _has_prefix(model: Any) -> bool:
 
 
 class _PrefixFollower:
-    """A cache layer's first update is its share of the prefix."""
+    """A cache layer's first update is its share of the prefix. A decoder beside an encoder is handed a second share,
+    for its attention to the encoder, which PEFT throws away before the model runs (peft/peft_model.py, get_prompt)."""
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, stacks: list[nn.ModuleList]) -> None:
         self.tracker = tracker
+        self.before, self.depth = sum(map(len, stacks[:-1])), len(stacks[-1])
+        self.shares = self.depth * len(stacks)
         self.layers = 0
         self.inside = False
 
@@ -76,13 +80,16 @@ class _PrefixFollower:
 
     def wrap(self, update: Any) -> Any:
         def followed(layer: Any, keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            if layer.is_initialized or self.inside:
+            if layer.is_initialized or self.inside or self.layers == self.shares:
                 return update(layer, keys, values, *args, **kwargs)
-            index, self.layers, self.inside = self.layers, self.layers + 1, True
-            if index == 0 and keys.grad_fn is not None:
+            index = self.before + self.layers % self.depth
+            first, self.layers, self.inside = self.layers == 0, self.layers + 1, True
+            if first and keys.grad_fn is not None:
                 _before_split(keys.grad_fn, lambda *_: self._enter("backward.embed", None))
             if keys.requires_grad:
                 keys.register_hook(lambda grad: self._enter("backward.prefix", index))
+                for node in _shares_apart(keys.grad_fn):
+                    node.register_prehook(lambda *_: self._enter("backward.prefix", index))
             self._enter("forward.prefix", index)
             out = update(layer, keys, values, *args, **kwargs)
             self._enter("forward.embed", None)
@@ -93,6 +100,16 @@ class _PrefixFollower:
 
     def _enter(self, name: str, layer: int | None) -> None:
         self.tracker.where.name, self.tracker.where.layer = name, layer
+
+
+def _shares_apart(node: Any) -> list[Any]:
+    """Where a layer's two shares were cut apart, if there are two: the slice next to the split into layers. These run
+    after all layers' own, one by one again."""
+    slices = []
+    while not node.name().startswith("Split"):
+        slices += [node] if node.name().startswith("Slice") else []
+        node = node.next_functions[0][0]
+    return slices[1:][-1:]
 
 
 def _before_split(node: Any, hook: Any) -> None:

@@ -189,3 +189,39 @@ def test_json_of_an_evaluation_is_read_back(tmp_path: Path, world: dict[str, Any
     found = evaluate_here(folder, data=world["data"].path)
     assert found.base.rows == 30
     assert Evaluation.model_validate(json.loads(found.model_dump_json())) == found
+
+
+@pytest.mark.parametrize(("family", "method"), [("t5", Prompt(num_virtual_tokens=4)), ("bart", Lora(r=8))])
+def test_a_targets_loss_is_transformers_own(family: str, method: Any, tmp_path: Path) -> None:
+    """Over the targets' tokens, cut at the planned lengths, base and tuned."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    model_path = make_model(tmp_path / "model", family, "seq2seq")
+    rows = rows_of("seq2seq", 6)
+    workload = {"task": "seq2seq", "sequence_length": 24, "target_length": 16}
+    folder = finish(
+        tmp_path / "run", model_path, method, workload=workload, data=pin(write_jsonl(tmp_path / "d", rows))
+    )
+    found = evaluate_here(folder, data=str(write_jsonl(tmp_path / "held.jsonl", rows)))
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+
+    def loss(model: Any) -> tuple[float, int]:
+        total, tokens = 0.0, 0
+        for row in rows:
+            ids = torch.tensor([tokenizer(row["input"], truncation=True, max_length=24)["input_ids"]])
+            labels = torch.tensor([tokenizer(row["target"], truncation=True, max_length=16)["input_ids"]])
+            mask = torch.ones_like(ids)
+            with torch.no_grad():
+                mean = model(input_ids=ids, attention_mask=mask, labels=labels).loss.item()
+            total, tokens = total + mean * labels.numel(), tokens + labels.numel()
+        return total / tokens, tokens
+
+    base = AutoModelForSeq2SeqLM.from_pretrained(model_path).eval()
+    expected, tokens = loss(base)
+    assert (found.base.rows, found.base.tokens) == (6, tokens)
+    assert found.base.loss == pytest.approx(expected, rel=1e-5)
+    tuned = PeftModel.from_pretrained(base, folder / "output").eval()
+    assert found.tuned.loss == pytest.approx(loss(tuned)[0], rel=1e-5)
+    assert abs(found.tuned.loss - found.base.loss) > 1e-3

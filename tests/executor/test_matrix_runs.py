@@ -205,18 +205,6 @@ def _(folder: Path) -> None:
             arguments(packing=True)
 
 
-@proof("virtual tokens on both sides")
-def _(folder: Path) -> None:
-    """Twice the parameters that were asked for."""
-    import peft
-    from transformers import AutoModelForSeq2SeqLM
-
-    base = AutoModelForSeq2SeqLM.from_pretrained(make_model(folder / "model", "t5", "seq2seq"))
-    config = peft.PromptTuningConfig(num_virtual_tokens=4, task_type="SEQ_2_SEQ_LM")
-    trainable = sum(p.numel() for p in peft.get_peft_model(base, config).parameters() if p.requires_grad)
-    assert trainable == 2 * 4 * 64
-
-
 @proof("the last token cannot be found")
 def _(folder: Path) -> None:
     """A padded row is another class than the same row alone."""

@@ -105,6 +105,26 @@ def test_a_merge_in_half_precision_rounds_every_weight_once(model_path: Path, tm
     assert json.loads((half / "config.json").read_text())["dtype"] == "bfloat16"
 
 
+def test_an_int8_base_is_merged_as_the_numbers_it_holds(model_path: Path, tmp_path: Path) -> None:
+    """Rows of int8 times their scale over 127, and B A beside them. What an 8-bit matmul computes is not that product:
+    it rounds its input to 8 bits too (Dettmers et al., 2022, arXiv:2208.07339), so outputs agree to that alone."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    from vramplan.executor.finished_model import load_for_use
+
+    folder = finish(tmp_path / "run", model_path, Qlora(r=8, quant="int8"))
+    merged = merge_here(folder, max_shard_bytes=GIB)
+    found, name = load_file(merged / "model.safetensors"), "model.layers.1.mlp.up_proj"
+    base = load_for_use(finished_run(str(folder)).plan, device="cpu").get_submodule(name).weight
+    adapter = load_file(finished_run(str(folder)).result / "adapter_model.safetensors")
+    a, b = (adapter[f"base_model.model.{name}.lora_{side}.weight"].float() for side in "AB")
+    held = base.data.float() * base.SCB[:, None] / 127
+    assert (found[f"{name}.weight"] - (held + 4 * b @ a)).abs().max() <= 1e-6
+    close, expected = logits(AutoModelForCausalLM.from_pretrained(merged)), unmerged_logits(folder)
+    assert (close - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
 def test_gpt2_keeps_its_transposed_linears_after_qlora(tmp_path: Path, model_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel

@@ -98,3 +98,44 @@ def test_a_sequence_to_sequence_program_gives_the_bytes_of_its_real_step(family,
     assert_exact(
         SEQ2SEQ[family], "seq2seq", _methods()[method], attention=attention, gradient_checkpointing=checkpointing
     )
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+@pytest.mark.parametrize("kind", ["prefix", "prompt", "ptuning"])
+def test_virtual_tokens_of_two_halves_are_priced_exactly(kind, family):
+    """A prompt before the encoder's tokens; a prefix before the decoder's, of as many layers as the decoder has."""
+    from tests.trace.tiny_models import assert_exact
+    from vramplan.planner.methods import Prefix, Prompt, Ptuning
+
+    methods = {
+        "prefix": Prefix(num_virtual_tokens=5),
+        "prompt": Prompt(num_virtual_tokens=5),
+        "ptuning": Ptuning(num_virtual_tokens=5, encoder_hidden_size=24),
+    }
+    assert_exact(SEQ2SEQ[family], "seq2seq", methods[kind], gradient_checkpointing=kind != "prefix")
+
+
+def test_rows_that_peft_would_add_for_a_decoder_never_train():
+    """So a prompt is put before the encoder alone: half of PEFT's default has no gradient."""
+    torch = pytest.importorskip("torch")
+    import peft
+
+    from vramplan.planner.methods import Prompt
+    from vramplan.planner.trace.adapters import apply_method
+    from vramplan.planner.trace.weights import build_config, task_model
+
+    config = build_config({**SEQ2SEQ["t5"], "decoder_start_token_id": 0, "pad_token_id": 0})
+
+    def gradients(wrap):
+        model = wrap(task_model(config, "seq2seq", None).to_empty(device="cpu"))
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.02)
+        ids = torch.arange(3, 27).reshape(2, 12)
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids).loss.backward()
+        (rows,) = (parameter.grad for parameter in model.parameters() if parameter.requires_grad)
+        return [bool(row.any()) for row in rows]
+
+    theirs = peft.PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3)
+    assert gradients(lambda model: peft.get_peft_model(model, theirs)) == [True] * 3 + [False] * 3
+    ours = Prompt(num_virtual_tokens=3)
+    assert gradients(lambda model: apply_method(model, ours, adapter_dtype="fp32")) == [True] * 3
