@@ -86,8 +86,8 @@ def flash_head_dim(head_dim: int) -> int:
 def with_derived(dims: dict[str, int]) -> dict[str, int]:
     """Base variables plus: S+1 and S-1 (shifted labels), S128 and dr (FlashAttention's padding of rows and head_dim),
     S16 and S32 (the memory-efficient kernel's padding of masks and of logsumexp), qkv (rows of a fused projection);
-    the same of D, and with virtual tokens of T and U, the rows they make with the sequence and with D; B+1 (ends of rows taken
-    together); chunk, the rows of logits that Liger's loss makes at a time (planner/trace/liger.py)."""
+    the same of D, and with virtual tokens of T and U, the rows they make with the sequence and with D; B+1 (ends of
+    rows taken together); chunk, the rows of logits that Liger's loss makes at a time (planner/trace/liger.py)."""
     out = dict(dims)
     lengths = {"S": dims["S"]}
     if "P" in dims:
