@@ -52,7 +52,7 @@ def written(name: str) -> str:
 @pytest.mark.parametrize("name", ["accuracy", "published", "activations", "throughput", "speed", "app", "reality"])
 def test_every_block_is_what_its_script_makes_of_the_results(name: str) -> None:
     blocks = dict(BLOCK.findall(README.read_text()))
-    assert blocks[name].strip() == written(name).strip()
+    assert blocks[name].strip() == written(name).strip(), "after new results: python benchmarks/accuracy.py"
 
 
 def test_no_result_is_typed_by_hand() -> None:
@@ -63,8 +63,8 @@ def test_no_result_is_typed_by_hand() -> None:
 
 
 def test_every_row_is_on_the_page_of_rows() -> None:
-    accuracy = script("accuracy")
-    assert (BENCHMARKS / "rows.md").read_text() == script("accuracy_tables").rows_page(accuracy.measurements())
+    page = script("accuracy_tables").rows_page(script("accuracy").measurements())
+    assert (BENCHMARKS / "rows.md").read_text() == page, "after new results: python benchmarks/accuracy.py"
 
 
 def test_the_constants_of_memory_were_set_from_no_row_and_those_of_time_from_half() -> None:
