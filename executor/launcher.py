@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
-from contextlib import ExitStack, aclosing, closing, contextmanager
+from contextlib import ExitStack, aclosing, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -31,8 +31,9 @@ from vramplan.executor.ladder import Price
 from vramplan.executor.last_words import first_cause, last_words
 from vramplan.executor.lock import run_locks
 from vramplan.executor.reprice import reprice
-from vramplan.planner.adapters.plan_files import read_plan
+from vramplan.planner.adapters.plan_files import read_plan, read_report
 from vramplan.planner.device import Device
+from vramplan.planner.errors import UsageError
 
 EVENTS = "events.jsonl"
 LOG = "worker.log"
@@ -162,7 +163,7 @@ class Run:
 
     def _start(self, attempt: Attempt, locks: tuple[int, ...]) -> Child:
         self._last, self._words, self._exit_statuses = None, [], {}
-        self._kills_before = read_kills()
+        self._kills_before, self._started = read_kills(), time.time()
         plan = attempt.plan_of(self.plan, self.run_folder)
         self.evidence = Evidence(plan, goal=attempt.goal, ladder=attempt.ladder)
         if attempt.resume_from is not None:
@@ -191,8 +192,8 @@ class Run:
         """How an attempt ended: what its process said, or of several the one that was the first cause."""
         cause = first_cause(self._words, self._exit_statuses)
         if isinstance(cause, Failed) and not child.hung:
-            if cause.rank:  # the first has reported what it saw of it
-                write_report(self.evidence.report("failed", cause.message), self.run_folder, self._report_of(attempt))
+            if cause.rank:
+                self._report_for(attempt, cause.message)
             return cause
         if self._last is not None and not child.hung:
             return self._last
@@ -210,6 +211,15 @@ class Run:
         if status == -signal.SIGKILL and not child.hung and read_kills() > self._kills_before:
             return self.course.killed(self.evidence.steps, message)
         return Failed(time=time.time(), message=message, remedy=remedy)
+
+    def _report_for(self, attempt: Attempt, message: str) -> None:
+        """The first rank's report, with the reason that another one knew; the launcher's own where it left none."""
+        path = self.run_folder / self._report_of(attempt)
+        report = self.evidence.report("failed", message)
+        with suppress(OSError, UsageError):
+            if path.stat().st_mtime >= self._started:
+                report = read_report(path).model_copy(update={"status": "failed", "failure": message})
+        write_report(report, self.run_folder, path.name)
 
     @staticmethod
     def _report_of(attempt: Attempt) -> str:
