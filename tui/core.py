@@ -1,13 +1,9 @@
 """What the app asks of the planner and the executor: one protocol, so that the app can be tested against a fake."""
 
 from collections.abc import AsyncGenerator, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vramplan.executor.events import Event
-from vramplan.executor.preflight import Preflight
-from vramplan.executor.runs import PastRun
-from vramplan.planner.adapters.hub_search import HubModel
-from vramplan.planner.adapters.models import ModelSummary
 from vramplan.planner.cli.glance import Glance
 from vramplan.planner.device import Device, DeviceProfile
 from vramplan.planner.largest import Largest
@@ -15,6 +11,12 @@ from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.plan import Plan
 from vramplan.tui.choice import Choice, Compared, Entry, Knobs, MeasuredRows, Priced, SavedPlan
 from vramplan.tui.remembered import Remembered
+
+if TYPE_CHECKING:  # the supervisor behind these takes a third of the app's start to import
+    from vramplan.executor.preflight import Preflight
+    from vramplan.executor.runs import PastRun
+    from vramplan.planner.adapters.hub_search import HubModel
+    from vramplan.planner.adapters.models import ModelSummary
 
 
 class Chat(Protocol):
@@ -59,13 +61,13 @@ class Core(Protocol):
     def named_device(self, text: str) -> tuple[Device | None, str]:
         """A device by product name, or by a bare size such as ``12GiB``."""
 
-    def search_models(self, query: str, limit: int) -> tuple[ModelSummary, ...]:
+    def search_models(self, query: str, limit: int) -> "tuple[ModelSummary, ...]":
         """Catalogue models whose name holds the query, best first."""
 
     def resolve_model(self, text: str) -> ModelSpec:
         """A catalogue id, a folder or a Hub id as a model."""
 
-    def search_hub(self, query: str) -> tuple[HubModel, ...]:
+    def search_hub(self, query: str) -> "tuple[HubModel, ...]":
         """Repositories on the Hub whose name holds the query, the most downloaded first."""
 
     def measure(self, choice: Choice) -> MeasuredRows | None:
@@ -98,7 +100,7 @@ class Core(Protocol):
     def export(self, saved: SavedPlan, engine: str) -> tuple[str, ...]:
         """Write a plan for something else; the files, beside the plan."""
 
-    def preflight(self, saved: SavedPlan) -> Preflight:
+    def preflight(self, saved: SavedPlan) -> "Preflight":
         """What stands between this plan and a run, now."""
 
     def launch(self, saved: SavedPlan, *, resume: bool = False) -> AsyncGenerator[Event, None]:
@@ -107,7 +109,7 @@ class Core(Protocol):
     def stop(self) -> None:
         """Ask the child that runs now to stop after its step; its last events still arrive."""
 
-    def runs(self) -> tuple[tuple[PastRun, ...], tuple[str, ...]]:
+    def runs(self) -> "tuple[tuple[PastRun, ...], tuple[str, ...]]":
         """What was run here, the latest first, and why folders were left out."""
 
     def merge(self, folder: str) -> str:

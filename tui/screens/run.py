@@ -1,6 +1,7 @@
 """Screen 5: what stands between the plan and a run, then the run as it goes."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual import on, work
@@ -8,7 +9,6 @@ from textual.containers import Vertical
 from textual.widget import Widget
 from textual.widgets import RichLog, Sparkline, Static
 
-from vramplan.executor.checks import Check
 from vramplan.planner.cli.render import plain
 from vramplan.tui.bindings import bindings, key_of
 from vramplan.tui.choice import SavedPlan
@@ -23,6 +23,9 @@ from vramplan.tui.threads import in_thread
 from vramplan.tui.widgets.live_memory import LiveMemory
 from vramplan.tui.widgets.row_table import RowTable
 from vramplan.tui.widgets.run_line import describe_event, describe_run
+
+if TYPE_CHECKING:
+    from vramplan.executor.checks import Check
 
 CHECKS = {"ok": ("ok", GREEN), "warns": ("warns", YELLOW), "blocks": ("blocks", VERMILLION)}
 
@@ -132,10 +135,10 @@ class RunScreen(StepScreen):
             await self.vramplan.stop_run()
 
 
-def _row(check: Check) -> tuple[str | Text, ...]:
+def _row(check: "Check") -> tuple[str | Text, ...]:
     word, colour = CHECKS[check.verdict]
     return (check.name, cell(word, style=f"bold {colour}"), _found(check))
 
 
-def _found(check: Check) -> str:
+def _found(check: "Check") -> str:
     return check.found if check.remedy is None else f"{check.found} — {check.remedy}"

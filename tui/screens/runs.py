@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual import on, work
@@ -10,8 +11,6 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
-from vramplan.executor.runs import PastRun
-from vramplan.executor.runs_cli import next_command
 from vramplan.planner.cli.ledger import method_words
 from vramplan.planner.explain import Compared, Explanation, explain
 from vramplan.planner.report import RunReport
@@ -27,6 +26,9 @@ from vramplan.tui.theme import GREEN, GREY, SKY, VERMILLION
 from vramplan.tui.threads import in_thread
 from vramplan.tui.widgets.row_table import RowTable
 from vramplan.tui.widgets.run_line import clock
+
+if TYPE_CHECKING:
+    from vramplan.executor.runs import PastRun
 
 COLOURS = {"done": GREEN, "running": SKY, "failed": VERMILLION, "killed": VERMILLION}
 NO_RUNS = f"no runs here yet: save a plan ({key_of('plan')}) and run it ({key_of('run')})"
@@ -71,7 +73,7 @@ class RunsScreen(StepScreen):
         if unreadable:
             self.notice.say(f"left out: {'; '.join(unreadable)}")
 
-    def _chosen(self) -> PastRun | None:
+    def _chosen(self) -> "PastRun | None":
         at = self.query_one("#runs", RowTable).cursor_row
         return self._runs[at] if 0 <= at < len(self._runs) else None
 
@@ -79,7 +81,7 @@ class RunsScreen(StepScreen):
     def _highlighted(self) -> None:
         self._show(self._chosen())
 
-    def _show(self, run: PastRun | None) -> None:
+    def _show(self, run: "PastRun | None") -> None:
         report = None if run is None else run.report or run.verification
         rows: list[tuple[str, ...]] = []
         remarks: tuple[str, ...] = ()
@@ -93,6 +95,8 @@ class RunsScreen(StepScreen):
 
     def command(self) -> str | None:
         """What goes on from where the chosen run stands."""
+        from vramplan.executor.runs_cli import next_command
+
         run = self._chosen()
         return None if run is None else next_command(run)
 
@@ -139,11 +143,11 @@ class RunsScreen(StepScreen):
             self.call_later(self.vramplan.action_go, "run")
 
 
-def _checkpoint_words(run: PastRun) -> str:
+def _checkpoint_words(run: "PastRun") -> str:
     return ", without a complete checkpoint" if run.status in RESUMABLE else ""
 
 
-def _run_row(run: PastRun, marked: bool) -> tuple[str | Text, ...]:
+def _run_row(run: "PastRun", marked: bool) -> tuple[str | Text, ...]:
     report = run.report
     used = None if report is None else report.process_bytes
     return (
@@ -158,7 +162,7 @@ def _run_row(run: PastRun, marked: bool) -> tuple[str | Text, ...]:
     )
 
 
-def _outcome(run: PastRun | None, report: RunReport | None) -> str:
+def _outcome(run: "PastRun | None", report: RunReport | None) -> str:
     if run is None:
         return ""
     if report is None:

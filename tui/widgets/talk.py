@@ -4,7 +4,6 @@ from textwrap import wrap
 
 from textual.content import Content
 
-from vramplan.executor.chat_session import inert
 from vramplan.tui.theme import ORANGE, SKY
 from vramplan.tui.widgets.lines import Lines
 
@@ -29,6 +28,8 @@ class Talk(Lines):
         self._draw()
 
     def _draw(self) -> None:
+        from vramplan.executor.chat_session import inert  # and with it the supervisor: not before somebody chats
+
         width = max(LEAST_WIDTH, self.scrollable_content_region.width - 2)
         lines: list[Content] = []
         for who, text in self._turns:
