@@ -92,8 +92,8 @@ def task_of(model: ModelSpec) -> Task | None:
     crossing = language_config(model.config).get("cross_attention_layers")
     if crossing:
         raise UnsupportedError(
-            f"{model.repo_id} skips {len(crossing)} of its layers on text, those that attend to an image: what trains in"
-            " them would have no gradient, and only training on text is priced",
+            f"{model.repo_id} skips {len(crossing)} of its layers on text, those that attend to an image: what trains "
+            "in them would have no gradient, and only training on text is priced",
             remedy="choose a language model: vramplan models",
         )
     if model.architecture.endswith(CLASSIFIER):

@@ -66,12 +66,8 @@ class CachingAllocator:
         self._collects = self._allowed_bytes is not None and conf.garbage_collection_threshold is not None
         self._max_split_bytes = conf.max_split_size_bytes or _UNLIMITED
         self._max_rounding_bytes = conf.max_non_split_rounding_bytes or conf.large_segment_size_bytes
-        self._small = BlockPool(
-            base_address=0,
-            page_bytes=SMALL_BUFFER_BYTES,
-            split_from_bytes=MIN_BLOCK_BYTES,
-            split_below_bytes=_UNLIMITED,
-        )
+        small = {"split_from_bytes": MIN_BLOCK_BYTES, "split_below_bytes": _UNLIMITED}
+        self._small = BlockPool(base_address=0, page_bytes=SMALL_BUFFER_BYTES, **small)
         # should_split: an expandable segment is cut as finely as a small one, whatever max_split_size says
         self._large = BlockPool(
             base_address=_LARGE_BASE_ADDRESS,

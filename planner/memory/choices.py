@@ -1,8 +1,9 @@
 """For which sizes of one free block the caching allocator serves the same requests from the same blocks."""
 
-import sys
-
 from vramplan.planner.memory.blocks import BlockPool
+
+_ENDLESS = 2**63
+"""More bytes than any block has."""
 
 
 class Choices:
@@ -10,7 +11,7 @@ class Choices:
     smaller than it was."""
 
     def __init__(self) -> None:
-        self.least, self.below = -sys.maxsize, sys.maxsize
+        self.least, self.below = -_ENDLESS, _ENDLESS
         """Where the rest served."""
         self.not_in: set[tuple[int, int]] = set()
         """Where another block did: the rest must not have become the best fit."""
@@ -25,7 +26,7 @@ class Choices:
 
     def note(self, pool: BlockPool, end: int, rounded: int) -> bool:
         """A request about to be served by a pool's free blocks, of which the rest ends there. False: not told apart."""
-        rest, others, last_resort = 0, sys.maxsize, False
+        rest, others, last_resort = 0, _ENDLESS, False
         for block in pool.blocks:
             size = block.size_bytes
             grows = block.next is not None and not block.next.mapped  # used after all others: see ``least_growable``
@@ -34,7 +35,7 @@ class Choices:
             elif rounded <= size < others and not grows:
                 others = size
         if last_resort:
-            if others == sys.maxsize:
+            if others == _ENDLESS:
                 self.least = max(self.least, rounded - rest + pool.split_from_bytes)
             return True
         if rounded <= rest < others:
