@@ -1,8 +1,8 @@
 """DeepSpeed's ZeRO, from the paper and DeepSpeed's source.
 
 Masters and states, the whole weights of stages 1 and 2, and stage 3's lasting bucket are what DeepSpeed 0.19.8 held in
-two processes on a CPU (a Llama of 269,632 parameters in full, in fp32 and in bf16, after a step), to the byte; the rest
-no run of ours has measured.
+two processes on a CPU (a Llama of 269,632 parameters in full, after a step; stages 2 and 3 in fp32 and in bf16, stage 1
+in fp32), to the byte; the rest no run of ours has measured.
 
 With n trainable parameters of e bytes and W ranks (Rajbhandari et al., 2020, arXiv:1910.02054, section 5):
 
