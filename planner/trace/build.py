@@ -191,7 +191,8 @@ def _regime(key: ProgramKey, sizes: dict[str, int], depth: int) -> dict[str, int
     names = (*(BASE if config is None else ("B", "S", "N", "r")), *of_method, *of_task)
     out = {name: sizes[name] for name in names if name in sizes}
     if config is not None:
-        out["S"] = min(out["S"], LONGEST_OWN - out.get("P", 0))
+        beside = key.mode.task == "seq2seq" and key.mode.method == "prefix"  # before the decoder's tokens
+        out["S"] = min(out["S"], LONGEST_OWN - (0 if beside else out.get("P", 0)))
         window = window_of(config)
         if window is not None and key.structure.windowed:
             out["S"] += window

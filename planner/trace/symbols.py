@@ -58,6 +58,9 @@ class Symbols:
 
     def __init__(self, values: Sequence[dict[str, int]]) -> None:
         self.values = list(values)
+        # The traces are equally deep, and in a model of numbers a number may be what the layers' happens to be.
+        hidden = () if "d" in self.values[0] else ("L", "W")
+        self._atoms = [name for name in self.values[0] if name not in hidden]
         self._table: dict[tuple[int, ...], Dim] = {}
         for candidate in self._candidates():
             seen = tuple(candidate.evaluate(each) for each in self.values)
@@ -65,7 +68,7 @@ class Symbols:
 
     def _candidates(self) -> Iterable[Dim]:
         """Simplest first: an earlier candidate wins a tie."""
-        atoms = [name for name in self.values[0] if any(each[name] > 1 for each in self.values)]
+        atoms = [name for name in self._atoms if any(each[name] > 1 for each in self.values)]
         for degree in (1, 2, 3, 4):
             for names in itertools.combinations(atoms, degree):
                 lengths = [name[0] for name in names if name[0] in "STDU"]
@@ -115,7 +118,7 @@ class Symbols:
     def _multiple(self, seen: tuple[int, ...]) -> Dim | None:
         """A constant times a product of variables: experts a token, state sizes, a square of the sequence."""
         for degree in (3, 2, 1):
-            for names in itertools.combinations_with_replacement(self.values[0], degree):
+            for names in itertools.combinations_with_replacement(self._atoms, degree):
                 factors = [Dim(1, names).evaluate(each) for each in self.values]
                 quotients = {n / factor for n, factor in zip(seen, factors, strict=True)}
                 if len(quotients) == 1 and max(factors) > 1 and quotients == {seen[0] // factors[0]}:

@@ -139,3 +139,12 @@ def test_rows_that_peft_would_add_for_a_decoder_never_train():
     assert gradients(lambda model: peft.get_peft_model(model, theirs)) == [True] * 3 + [False] * 3
     ours = Prompt(num_virtual_tokens=3)
     assert gradients(lambda model: apply_method(model, ours, adapter_dtype="fp32")) == [True] * 3
+
+
+def test_as_many_heads_as_a_prefix_has_numbers_are_not_taken_for_layers():
+    """Four layers have eight keys and values of a prefix, and this model eight heads."""
+    from tests.trace.tiny_models import assert_exact
+    from vramplan.planner.methods import Prefix
+
+    config = {**SEQ2SEQ["t5"], "num_heads": 8, "d_model": 128}
+    assert_exact(config, "seq2seq", Prefix(num_virtual_tokens=5), gradient_checkpointing=False)
