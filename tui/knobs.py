@@ -121,7 +121,7 @@ KNOBS: tuple[Knob, ...] = (
     ),
     Knob(
         "num_tasks",
-        "tasks on one base",
+        "tasks, one base",
         "--num-tasks",
         POWERS[:7],
         None,

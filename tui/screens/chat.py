@@ -51,6 +51,7 @@ class ChatScreen(StepScreen):
         await self._close()
         if folders:
             self.action_clear()
+            self.set_focus(self.query_one("#prompt"))  # what is typed while it loads is a prompt, and no key
             self.notice.say(f"loading {', '.join(folders)} ...")
             try:
                 self._chat = await in_thread(self.vramplan.core.open_chat, folders)
@@ -59,7 +60,6 @@ class ChatScreen(StepScreen):
                 self.vramplan.change(self.vramplan.state.model_copy(update={"chat": ()}))
                 raise
             self.notice.say("ready")
-            self.set_focus(self.query_one("#prompt"))
         self._show_voices()
 
     async def _close(self) -> None:
@@ -73,13 +73,14 @@ class ChatScreen(StepScreen):
 
     def _show_voices(self) -> None:
         chat = self._chat
-        said = NOBODY if chat is None else "  ".join(f"‹{v}›" if v == chat.voice else f" {v} " for v in chat.voices)
+        nobody = f"loading {', '.join(self._folders)}" if self._folders else NOBODY
+        said = nobody if chat is None else "  ".join(f"‹{v}›" if v == chat.voice else f" {v} " for v in chat.voices)
         self.query_one("#voices", Static).update(line(said))
 
     @on(Input.Submitted, "#prompt")
     def _entered(self, event: Input.Submitted) -> None:
         if self._chat is None:
-            self.notice.say(NOBODY)
+            self.notice.say("it is being loaded" if self._folders else NOBODY)
         elif any(worker.group == "answer" for worker in self.workers):
             self.notice.say("an answer is under way: x cuts it short")
         elif event.value.strip():

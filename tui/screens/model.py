@@ -47,6 +47,8 @@ class _Listed(NamedTuple):
     row: tuple[str, ...]
     knobs: Knobs | None = None
     hub: HubModel | None = None
+    typed: bool = False
+    """It is what stands in the box: nobody asks for it before it is taken."""
 
 
 class ModelScreen(StepScreen):
@@ -151,7 +153,7 @@ class ModelScreen(StepScreen):
             *(_Listed(each.id, _hub_row(each), hub=each) for each in self._hub),
         ]
         if query and query not in [each.model for each in self._listed]:
-            self._listed.append(_Listed(query, (f"open {query} as a folder or a Hub id", "", "", "", "")))
+            self._listed.append(_Listed(query, (f"open {query} as a folder or a Hub id", "", "", "", ""), typed=True))
         self.query_one("#models", RowTable).show([each.row for each in self._listed])
 
     def action_search_hub(self) -> None:
@@ -195,6 +197,9 @@ class ModelScreen(StepScreen):
         chosen = self._listed[at]
         if chosen.hub is not None:
             panel.show_lines([Content(plain(each)) for each in _hub_card(chosen.hub)])
+            return
+        if chosen.typed:
+            panel.show_lines([Content("enter reads it: a folder, or the Hub's config.json and safetensors headers")])
             return
         try:
             model = await in_thread(self.vramplan.core.resolve_model, chosen.model)
