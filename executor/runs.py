@@ -8,11 +8,10 @@ from vramplan.executor.checkpoints import folders, read_seal
 from vramplan.executor.evidence import REPORT, VERIFICATION
 from vramplan.executor.launcher import EVENTS
 from vramplan.executor.lock import LOCK, run_lock
-from vramplan.planner.adapters.plan_files import read_plan, read_report
+from vramplan.planner.adapters.plan_files import STAGE, read_plan, read_report
 from vramplan.planner.errors import PreflightError, UsageError, VramplanError
 from vramplan.planner.plan import Plan
 from vramplan.planner.report import RunReport
-from vramplan.planner.stages import STAGE
 from vramplan.planner.values import Value
 
 RUNS = Path("runs")

@@ -24,13 +24,13 @@ from vramplan.executor.packages import installed_packages
 from vramplan.executor.preflight import preflight, preflight_text
 from vramplan.executor.runs import read_run
 from vramplan.planner.adapters.folder import read_config
-from vramplan.planner.adapters.plan_files import read_plan, write_plan
+from vramplan.planner.adapters.plan_files import read_plan, stage_folder, write_plan
 from vramplan.planner.cli.render import show_json, tell
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import ExitCode, PreflightError, UsageError
 from vramplan.planner.plan import Plan, PlannedModel
 from vramplan.planner.plan_hash import sha256_of
-from vramplan.planner.stages import later_plan, stage_folder
+from vramplan.planner.stages import later_plan
 
 MERGED, MERGED_FROM = "merged", "merged.json"
 RunOne = Callable[[argparse.Namespace], tuple[ExitCode, dict[str, Any]]]

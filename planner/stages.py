@@ -1,12 +1,7 @@
-"""A plan's later stages: each as a plan of its own, and where it lies."""
-
-from pathlib import Path
+"""A plan's later stages, each as a plan of its own."""
 
 from vramplan.planner.plan import Plan, PlannedModel, Stage
 from vramplan.planner.plan_hash import fingerprint_of
-
-STAGE = "stage-"
-"""What the folder of a later stage begins with, inside the run's."""
 
 
 def later_plan(plan: Plan, number: int, model: PlannedModel | None = None) -> Plan:
@@ -27,12 +22,3 @@ def with_later_stages(plan: Plan, stages: tuple[Stage, ...]) -> Plan:
     """The plan, going on with these stages; its fingerprint covers them."""
     whole = plan.model_copy(update={"later_stages": stages})
     return whole.model_copy(update={"fingerprint": fingerprint_of(whole.model_dump(mode="json"))})
-
-
-def stage_folder(run_folder: Path, number: int) -> Path:
-    """Where a stage's plan, events and report lie: the first's in the run folder itself.
-
-    >>> str(stage_folder(Path("runs/llama"), 2))
-    'runs/llama/stage-2'
-    """
-    return run_folder if number == 1 else run_folder / f"{STAGE}{number}"

@@ -24,6 +24,8 @@ from vramplan.planner.plan_hash import file_sha256_of, fingerprint_of, sha256_of
 from vramplan.planner.report import RunReport
 from vramplan.planner.training_setup import TrainingRecipe
 
+STAGE = "stage-"
+"""What the folder of a later stage begins with, inside the run's."""
 MAX_PLAN_BYTES = 4 * 1024**2
 """A plan is some tens of KiB; anything near this is not one."""
 MAX_REPORT_BYTES = 16 * 1024**2
@@ -210,3 +212,12 @@ def _check_format(content: dict[str, Any], path: Path) -> None:
 
 def _refuse(path: Path, why: str) -> NoReturn:
     raise CorruptPlanError(f"{path} {why}", remedy="make the plan again with: vramplan plan MODEL")
+
+
+def stage_folder(run_folder: Path, number: int) -> Path:
+    """Where a stage's plan, events and report lie: the first's in the run folder itself.
+
+    >>> str(stage_folder(Path("runs/llama"), 2))
+    'runs/llama/stage-2'
+    """
+    return run_folder if number == 1 else run_folder / f"{STAGE}{number}"

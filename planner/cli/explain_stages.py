@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from vramplan.planner.adapters.plan_files import read_plan, read_report
+from vramplan.planner.adapters.plan_files import read_plan, read_report, stage_folder
 from vramplan.planner.cli.render import paragraph, show, show_json, terminal_width
 from vramplan.planner.errors import ExitCode, StalePlanError
 from vramplan.planner.explain import Explanation, explain
 from vramplan.planner.plan import Plan
-from vramplan.planner.stages import later_plan, stage_folder
+from vramplan.planner.stages import later_plan
 
 
 def explain_stages(plan: Plan, path: Path, *, as_json: bool) -> ExitCode:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vramplan.planner.adapters.plan_files import write_plan
+from vramplan.planner.adapters.plan_files import stage_folder, write_plan
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cli import subject as subjects
 from vramplan.planner.cli.estimate import headline, verdict_code
@@ -17,7 +17,7 @@ from vramplan.planner.cli.timing import cost_of, time_text
 from vramplan.planner.errors import ExitCode, UsageError
 from vramplan.planner.plan import Plan, Stage
 from vramplan.planner.resolve import Resolved
-from vramplan.planner.stages import stage_folder, with_later_stages
+from vramplan.planner.stages import with_later_stages
 from vramplan.planner.throughput.values import RunCost
 from vramplan.planner.two_stage import TWO_STAGE, stage_wishes
 

@@ -92,7 +92,7 @@ class Pricing:
             program,
             At(
                 replay_values(question.model, question.workload, question.setup),
-                layer_kinds(question.model),
+                layer_kinds(question.model, question.setup.method),
                 quantum,
                 question.accumulating,
             ),
