@@ -24,15 +24,20 @@ def serve(arguments: list[str]) -> int:
         UsageError: a port that is none a person may use.
         MissingExtraError: textual-serve is not installed.
     """
-    parser = argparse.ArgumentParser(prog="vramplan --web", description="The app in a browser on this machine.")
-    parser.add_argument("--port", type=int, default=PORT, help=f"{PORT} without")
-    parser.add_argument("--allow-run", action="store_true", help="runs may be started, merged and chatted with")
-    args = parser.parse_args(arguments)
+    args = web_parser().parse_args(arguments)
     if args.port not in PORTS:
         raise UsageError(f"--port {args.port} is not possible", remedy=f"a port from {PORTS.start} up")
     server = _server(args.port, child_command(allow_run=args.allow_run))
     server.serve()
     return int(ExitCode.OK)
+
+
+def web_parser() -> argparse.ArgumentParser:
+    """The options of ``vramplan --web``."""
+    parser = argparse.ArgumentParser(prog="vramplan --web", description="The app in a browser on this machine.")
+    parser.add_argument("--port", type=int, default=PORT, help=f"{PORT} without")
+    parser.add_argument("--allow-run", action="store_true", help="runs may be started, merged and chatted with")
+    return parser
 
 
 def child_command(*, allow_run: bool) -> str:

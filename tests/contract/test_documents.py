@@ -11,6 +11,7 @@ from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.cli.main import COMMANDS, build_parser, run_command
 from vramplan.planner.plan import PLAN_FORMAT, Plan
 from vramplan.planner.plan_hash import READINGS
+from vramplan.tui.web import web_parser
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -96,6 +97,7 @@ def test_every_file_a_page_names_exists(name: str) -> None:
 def test_every_option_a_page_names_is_one_of_some_command() -> None:
     parsers = [build_parser(name).command for name in NAMES]
     known = {option for parser in parsers if parser is not None for option in parser._option_string_actions}
+    known |= {"--web", *web_parser()._option_string_actions}
     for name in ("recipes.md", "troubleshooting.md", "extending.md", "threats.md"):
         page = (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) - known - {"--force-reinstall"} == set(), name
