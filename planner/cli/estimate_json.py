@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vramplan.planner.candidate import Candidate, ResolvedOption
+from vramplan.planner.fit_chance import fit_chance
 from vramplan.planner.throughput.values import RunCost
 
 
@@ -19,6 +20,7 @@ def estimate_object(
         {name: content.pop(name) for name in first}
         | budget
         | content
+        | {"fit_chance": fit_chance(candidate)}
         | {"cost": None if cost is None else cost.model_dump(mode="json")}
         | {"options": [option.model_dump(mode="json") for option in options]}
     )

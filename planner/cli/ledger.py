@@ -7,6 +7,8 @@ from vramplan.planner.candidate import Candidate, ResolvedOption
 from vramplan.planner.cli.ranks_text import ranks_lines
 from vramplan.planner.cli.render import items, joined, paragraph, table
 from vramplan.planner.device import Device
+from vramplan.planner.fit_chance import fit_chance
+from vramplan.planner.measured_errors import SOURCE
 from vramplan.planner.memory.budget import BudgetLine, PhaseBudget
 from vramplan.planner.methods import Method
 from vramplan.planner.model_spec import ModelSpec
@@ -154,6 +156,7 @@ def verdict_text(candidate: Candidate, *, width: int, unmeasured_rows: int | Non
         lines.append(paragraph(f"no verdict: {candidate.verdict_reason}", width=width))
     else:
         lines.append(paragraph(candidate.verdict_reason, width=width, first=f"{candidate.verdict}: "))
+        lines += _chance(candidate, width)
     if not candidate.runnable:
         lines.append(paragraph(f"priced only: {candidate.not_runnable_because}", width=width))
     if unmeasured_rows is not None:
@@ -163,6 +166,12 @@ def verdict_text(candidate: Candidate, *, width: int, unmeasured_rows: int | Non
     lines += [paragraph(warning, width=width, first="note: ") for warning in candidate.warnings]
     lines.append(paragraph(candidate.provenance.basis, width=width, first="basis: "))
     return "\n".join(lines)
+
+
+def _chance(candidate: Candidate, width: int) -> list[str]:
+    chance = fit_chance(candidate)
+    text = f"{chance:.0%} by the errors of {SOURCE}".replace("%", " %", 1) if chance is not None else ""
+    return [paragraph(text, width=width, first="P(fits): ")] if text else []
 
 
 def line_row(line: BudgetLine) -> list[str]:
