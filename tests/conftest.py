@@ -69,7 +69,7 @@ _SAMPLED = {
     "test_ranks": 16,
     "test_the_answer_is_the_one_that_pricing_every_setup_gives_in_200_seeded_cases": 4,
     "test_screens": 4,
-    "test_every_action_of_the_table_can_be_taken_where_it_is_offered": 4,
+    "test_every_action_of_the_table_can_be_taken_where_it_is_offered": 8,
     "test_every_option_prices_anew_at_once": 6,
     "test_a_run_is_watched_through_a_change_of_the_terminals_size": 3,
     "test_the_app_takes_the_demo_model_from_its_choice_to_a_finished_run": 5,
