@@ -70,7 +70,7 @@ def read_run(folder: Path) -> PastRun:
 def run_name(folder: Path) -> str:
     """What a run is called: its folder, and of a later stage the run's it is part of.
 
-    >>> run_name(Path("/work/runs/llama-lora")), run_name(Path("/work/runs/llama-two-stage/stage-2"))
+    >>> run_name(Path("runs/llama-lora")), run_name(Path("runs/llama-two-stage/stage-2"))
     ('llama-lora', 'llama-two-stage/stage-2')
     """
     folder = folder.resolve()

@@ -22,6 +22,7 @@ from vramplan.planner.memory.static import StaticMemory
 from vramplan.planner.memory.units import Parameter, Unit
 from vramplan.planner.memory.zero import zero
 from vramplan.planner.resolve import Resolved, resolve
+from vramplan.planner.runnable import why_not_runnable
 from vramplan.planner.throughput.cost import run_cost
 from vramplan.planner.units import GIB, MIB
 
@@ -237,11 +238,11 @@ def test_what_is_not_priced_with_several_gpus_is_refused_by_name(given: dict[str
     ],
 )
 def test_what_runs_on_several_gpus_and_what_does_not(given: dict[str, Any], words: str | None) -> None:
-    if given.get("kbit_preparation"):
-        pytest.importorskip("torch")  # that mode's program does not ship
-    rank = priced(**{"method": "lora", **given})
-    assert rank.runnable == (words is None)
-    assert (words or "None") in str(rank.not_runnable_because)
+    device = _device("A100 80GB")
+    setup = resolved(LLAMA, "A100 80GB", **{"method": "lora", **given}).setup
+    why = why_not_runnable(setup, "causal-lm", resolve_model(LLAMA, online=False), device)
+    assert (why is None) == (words is None)
+    assert (words or "None") in str(why)
 
 
 def test_a_sharded_model_trains_all_its_parameters() -> None:
