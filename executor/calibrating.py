@@ -13,10 +13,13 @@ from typing import Any
 from vramplan.executor.environment import ALWAYS
 from vramplan.executor.evidence import REPORT
 from vramplan.planner.adapters.calibration_files import remember
+from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.adapters.plan_files import read_plan, read_report
 from vramplan.planner.calibration import Observation, observe
 from vramplan.planner.device import Device
-from vramplan.planner.errors import UsageError
+from vramplan.planner.errors import UsageError, VramplanError
+from vramplan.planner.estimate import estimate
+from vramplan.planner.memory.outside import PRIOR
 from vramplan.planner.plan import Plan
 from vramplan.planner.report import RunReport
 
@@ -37,16 +40,32 @@ def observe_run(path: Path) -> Observation | None:
     report = path if path.name not in ("plan.json", folder.name) and path.is_file() else folder / REPORT
     if not (folder / "plan.json").is_file():
         raise UsageError(f"no plan.json in {folder}", remedy="give a run's folder, or its report beside its plan")
-    return observe(read_plan(folder / "plan.json"), read_report(report))
+    return observe_report(read_plan(folder / "plan.json"), read_report(report))
 
 
 def remember_run(plan: Plan, run_folder: Path) -> bool:
     """Keep what a finished run on a GPU showed; a data folder that cannot be written costs the run nothing."""
     try:
-        found = observe(plan, read_report(run_folder / REPORT))
+        found = observe_report(plan, read_report(run_folder / REPORT))
         return found is not None and remember([found]) > 0
     except (OSError, UsageError):
         return False
+
+
+def observe_report(plan: Plan, report: RunReport) -> Observation | None:
+    """What a report shows, the time of its steps beside what the time model alone would have said."""
+    found = observe(plan, report)
+    if found is None or report.ladder or plan.device is None or not report.tokens_per_second:
+        return found
+    try:
+        model = resolve_model(plan.model.path or plan.model.repo_id, revision=plan.model.revision, online=False)
+        priced = estimate(model, plan.workload, plan.setup, plan.device, figures=lambda _: PRIOR, with_tensors=False)
+    except VramplanError:
+        return found
+    if priced.time is None:
+        return found
+    ratio = priced.time.tokens_per_second.typical / report.tokens_per_second
+    return found.model_copy(update={"step_time_ratio": ratio})
 
 
 def cells(path: Path = CELLS) -> list[dict[str, Any]]:
@@ -88,4 +107,4 @@ def _measured(device: Device, cell: Mapping[str, Any], seconds: float, command: 
         return f"not done within {seconds:.0f} seconds"
     except (IndexError, ValueError, KeyError):
         return (done.stderr.strip().splitlines() or ["no word"])[-1]
-    return report.failure or observe(plan, report) or "nothing was measured"
+    return report.failure or observe_report(plan, report) or "nothing was measured"

@@ -4,6 +4,7 @@
     fragmentation    how far segments beyond tensors lay above their estimate, over all reserved memory
     context          device memory in use beyond what the allocator reserved and other processes held
     workspace        one of cuBLAS's workspaces
+    step time        measured over predicted seconds of a step (planner/throughput/calibration.py)
 
 How much evidence narrows a range: of n + 1 comparable runs each is as likely as the others to be the largest, so the
 next one exceeds the largest of n with a chance of 1 / (n + 1), whatever the distribution (Vovk, Gammerman, Shafer:
@@ -13,7 +14,7 @@ largest seen, whichever is more; from there on it is the largest seen. So no ran
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from statistics import median_low
+from statistics import median, median_low
 
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.memory.outside import PRIOR, Figures
@@ -45,6 +46,8 @@ class Observation(Value):
     """(measured - estimated segments beyond tensors) / estimated reserved bytes."""
     context_bytes: int | None = None
     workspace_bytes: int | None = None
+    step_time_ratio: float | None = None
+    """Measured over predicted seconds of a step, the prediction as without any evidence."""
 
 
 class Change(Value):
@@ -85,7 +88,7 @@ def merged(before: Observation, after: Observation) -> Observation:
         values = [value for each in (before, after) if (value := getattr(each, name)) is not None]
         return max(values, default=None)
 
-    names = ("dynamic_excess", "fragmentation_excess", "context_bytes", "workspace_bytes")
+    names = ("dynamic_excess", "fragmentation_excess", "context_bytes", "workspace_bytes", "step_time_ratio")
     return after.model_copy(update={name: worst(name) for name in names})
 
 
@@ -118,6 +121,7 @@ def fold(observations: Sequence[Observation], prior: Figures = PRIOR) -> Figures
     if workspaces:
         changed["workspace_bytes"] = max(workspaces)
         changed["workspace_source"] = _source(workspaces, observations, format_bytes(max(workspaces)))
+    changed["step_time_ratios"] = tuple(each.step_time_ratio for each in observations if each.step_time_ratio)
     return prior.model_copy(update=changed)
 
 
@@ -133,8 +137,16 @@ def changes(figures: Figures, prior: Figures = PRIOR) -> tuple[Change, ...]:
         ("cuBLAS workspace", "as PyTorch's source has it",
          "as PyTorch's source has it" if figures.workspace_bytes is None else format_bytes(figures.workspace_bytes),
          figures.workspace_source),
+        ("step time", "as fitted on published runs", _ratio_words(figures.step_time_ratios),
+         f"{len(figures.step_time_ratios)} timed" if figures.step_time_ratios else "none timed"),
     )  # fmt: skip
     return tuple(Change(what=what, prior=before, now=now, evidence=evidence) for what, before, now, evidence in rows)
+
+
+def _ratio_words(ratios: Sequence[float]) -> str:
+    if not ratios:
+        return "as fitted on published runs"
+    return f"x {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def _is_as_planned(plan: Plan, report: RunReport) -> bool:

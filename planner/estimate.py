@@ -24,6 +24,7 @@ from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.runnable import why_not_runnable
 from vramplan.planner.stored_quantised import check_quantization, unpacked_warning
 from vramplan.planner.targets import check_targets
+from vramplan.planner.throughput.calibration import calibrated
 from vramplan.planner.throughput.pricing import price_time
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import format_bytes
@@ -108,7 +109,7 @@ def estimate(
             basis=_basis(chosen, newer_libraries(found.program), known),
         ),
         ranks=ranks,
-        time=None if isinstance(time, str) else time,
+        time=None if isinstance(time, str) else calibrated(time, known.step_time_ratios),
         time_unknown_because=time if isinstance(time, str) else None,
     )
 

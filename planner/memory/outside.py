@@ -57,6 +57,8 @@ class Figures(Value):
     fragmentation_fraction: float = 0.0
     """How far segments beyond tensors may lie above their estimate, as a share of all reserved memory."""
     fragmentation_source: str = "the caching allocator replayed over a few steps"
+    step_time_ratios: tuple[float, ...] = ()
+    """Measured over predicted seconds of a step, of runs on such a device."""
     num_plans: int = 0
     """How many plans were run on such a device and compared."""
 

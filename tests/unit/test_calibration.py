@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import NOW, VERSIONS, make_budget, make_candidate, make_device, make_model_spec, make_plan, make_report
+from vramplan.executor.calibrating import observe_report
 from vramplan.planner.adapters import calibration_files
 from vramplan.planner.adapters.calibration_files import find_figures, forget, read_observations, remember
+from vramplan.planner.adapters.devices import resolve_device
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.calibration import ENOUGH, Observation, changes, comparable, fold, merged, observe
 from vramplan.planner.estimate import estimate
@@ -188,3 +190,22 @@ def test_what_changed_is_said_in_words() -> None:
 
 def test_the_made_up_candidate_is_what_this_module_takes_it_for() -> None:
     assert make_candidate().budget == make_budget(total_params=make_model_spec().total_params)
+
+
+def test_a_run_that_took_longer_makes_later_times_longer_and_leaves_the_prediction_it_is_measured_by() -> None:
+    """Twice the time model's seconds, seen once: the next answer is twice as long, and a second run is compared with
+    the model alone again."""
+    card = resolve_device(CARD, memory_bytes=None, reserve_bytes=0)[0]
+    plan = make_plan(candidate=estimate(MODEL, Workload(sequence_length=1024), SETUP, card), model=MODEL)
+    expected = estimate(MODEL, plan.workload, SETUP, card).time
+    assert expected is not None
+    for _ in range(2):
+        report = as_measured(plan, outside_bytes=600 * MIB, tokens_per_second=expected.tokens_per_second.typical / 2)
+        found = observe_report(plan, report)
+        assert found is not None
+        assert found.step_time_ratio == pytest.approx(2.0)
+        remember([found])
+        after = estimate(MODEL, plan.workload, SETUP, card).time
+        assert after is not None
+        assert after.seconds.typical == pytest.approx(2 * expected.seconds.typical)
+        assert "scaled by 1 run on this device" in after.basis
