@@ -67,7 +67,7 @@ _SAMPLED = {
     "test_exported_runs": 7,
     "test_exported_ranks": 8,
     "test_ranks": 32,
-    "test_real_run": 4,
+    "test_real_run": 8,
     "test_cli": 2,
     "test_measure": 3,
     "test_trace_check": 2,
@@ -79,7 +79,7 @@ _SAMPLED = {
     "test_every_action_of_the_table_can_be_taken_where_it_is_offered": 8,
     "test_every_option_prices_anew_at_once": 6,
     "test_a_run_is_watched_through_a_change_of_the_terminals_size": 3,
-    "test_the_app_takes_the_demo_model_from_its_choice_to_a_finished_run": 12,
+    "test_the_app_takes_the_demo_model_from_its_choice_to_a_finished_run": 30,
 }
 """Modules of many runs that take seconds each, and a test of minutes: one of so many is run, others each day; ``--all``
 runs every one."""
