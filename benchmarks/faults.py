@@ -4,26 +4,30 @@
 
 Each kill is SIGKILL at a random moment of a random step. The losses of the resumed run and the bytes of its weights
 must be those of the uninterrupted run, and at most the steps since the last checkpoint may be lost. A tiny random Llama
-on the CPU; about 25 seconds a kill.
+on the CPU; about 25 seconds a kill. Writes ``results/faults.json``.
 """
 
 import argparse
 import hashlib
+import json
 import os
 import random
 import signal
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.executor.factories import make_plan, make_setup, make_tiny_llama, pin, prompt_completion_rows, write_jsonl
 from vramplan.executor.events import Event, Finished, Started, Step
 from vramplan.executor.launcher import Run
+from vramplan.executor.packages import installed_packages
 from vramplan.planner.adapters.plan_files import read_report
 from vramplan.planner.methods import Lora
 
+OUT = Path(__file__).parent / "results" / "faults.json"
 STEPS = 12
 SAVE_STEPS = 3
 
@@ -99,19 +103,22 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    wrong = 0
+    rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as scratch:
         world = make_world(Path(scratch))
         expected = undisturbed(plan_in(Path(scratch) / "undisturbed", world))
         for number, (step, delay) in enumerate(moments(args.kills, args.seed), start=1):
             found = killed(plan_in(Path(scratch) / f"killed-{number}", world), step, delay)
             same = found.outcome == expected
-            wrong += not same
+            rows.append({"killed_after": step, "resumed_from": found.resumed_from, "identical": same})
             print(
                 f"{number:3} killed after step {found.step:2}, resumed from {found.resumed_from:2}: "
                 f"{'identical' if same else 'DIFFERENT'}",
                 flush=True,
             )
+    wrong = sum(not row["identical"] for row in rows)
+    made = {"date": datetime.now(UTC).date().isoformat(), "seed": args.seed, "packages": installed_packages()}
+    OUT.write_text(json.dumps(made | {"kills": rows}, indent=2) + "\n", encoding="utf-8")
     print(f"{args.kills - wrong} of {args.kills} identical to the uninterrupted run", flush=True)
     return 1 if wrong else 0
 
