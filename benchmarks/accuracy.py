@@ -10,9 +10,9 @@ Nothing is measured or predicted here: the scripts that do write results/.
 import argparse
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from accuracy_tables import markdown, rows_page
+from accuracy_tables import Measurement, markdown, rows_page
 from tables import write_between
 
 from vramplan.planner.errors import VramplanError
@@ -33,24 +33,6 @@ SAME = {
 }
 """What a source calls a method, and what we do."""
 NEVER, FITTED, HELD_BACK = "none", "step times' constants", "none: held back"
-
-
-class Measurement(NamedTuple):
-    """One figure that somebody measured, and ours."""
-
-    source: str
-    name: str
-    method: str
-    metric: str
-    measured: float
-    """Bytes, or seconds."""
-    predicted: float
-    sets: str
-    """Which constants were set from it."""
-
-    @property
-    def error(self) -> float:
-        return self.predicted / self.measured - 1
 
 
 def load(name: str) -> Any:

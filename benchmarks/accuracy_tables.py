@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from published_tables import CARDS_GIB
 from tables import gib, signed_percent, table
@@ -15,19 +15,22 @@ Row = dict[str, Any]
 NEAR = 0.05
 
 
-class Measured(Protocol):
-    """A measurement beside its prediction."""
+class Measurement(NamedTuple):
+    """One figure that somebody measured, and ours."""
 
     source: str
     name: str
     method: str
     metric: str
     measured: float
+    """Bytes, or seconds."""
     predicted: float
     sets: str
+    """Which constants were set from it."""
 
     @property
-    def error(self) -> float: ...
+    def error(self) -> float:
+        return self.predicted / self.measured - 1
 
 
 def markdown(measured: Sequence[Any], published: list[Row], cases: dict[str, Row], worst: list[Row]) -> str:
@@ -62,7 +65,7 @@ def rows_page(measured: Sequence[Any]) -> str:
     return f"{head}\n{table(columns, body, 'llllrrrl')}\n"
 
 
-def _figure(value: float, each: Measured) -> str:
+def _figure(value: float, each: Measurement) -> str:
     return f"{value:.4g} s" if each.metric == "step time" else f"{round(value):,}"
 
 

@@ -99,18 +99,18 @@ def _vramcalc(setup: Setup) -> list[str]:
     ]
 
 
+def _adapter(setup: Setup, scope: str) -> list[str]:
+    """LoRA's rank and which linears it is on, for those who know all of them or attention's."""
+    return ["--lora-rank", str(setup.rank or 16), scope, "all_linear" if setup.targets is None else "attention"]
+
+
 def _canifinetune(setup: Setup) -> list[str]:
     _need(setup.method in ("full", "lora", "qlora"), f"it has no {setup.method}")
     _need(setup.targets is None or setup.targets <= ATTENTION, "it has no such target modules")
     return [
         *("estimate", "--model", setup.model, "--gpu-vram-gb", str(setup.card_gib), "--method", setup.method),
         *("--seq-len", str(setup.sequence_length), "--micro-batch-size", str(setup.micro_batch)),
-        *(
-            "--lora-rank",
-            str(setup.rank or 16),
-            "--target-scope",
-            "all_linear" if setup.targets is None else "attention",
-        ),
+        *_adapter(setup, "--target-scope"),
         *("--quantization", "nf4_double_quant" if setup.method == "qlora" else "none"),
         *("--optimizer", setup.optimizer, "--attn", setup.attention),
         "--gradient-checkpointing" if setup.checkpointing else "--no-gradient-checkpointing",
@@ -143,12 +143,7 @@ def _ftune(setup: Setup) -> list[str]:
         *("estimate", "--model", setup.model, "--method", setup.method),
         *("--quantization", "4bit" if setup.method == "qlora" else "none"),
         *("--batch-size", str(setup.micro_batch), "--seq-length", str(setup.sequence_length)),
-        *(
-            "--lora-rank",
-            str(setup.rank or 16),
-            "--lora-target",
-            "all_linear" if setup.targets is None else "attention",
-        ),
+        *_adapter(setup, "--lora-target"),
         *("--optimizer", "adam_8bit" if "8bit" in setup.optimizer else "adamw"),
         "--grad-ckpt" if setup.checkpointing else "--no-grad-ckpt",
         *("--output", "json"),

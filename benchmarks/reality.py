@@ -89,7 +89,7 @@ def tiny_model(model_type: str, fields: dict[str, Any]) -> ModelSpec:
         repo_id=f"tiny/{model_type}",
         model_type=model_type,
         architecture=type(model).__name__,
-        config=weights.library_config(config, {"model_type": model_type, **fields}),
+        config=weights.completed_config(config, {"model_type": model_type, **fields}),
         weights=weights.weights_on_meta(model, "fp32"),
         checkpoint_dtype="fp32",
         output_embedding=weights.output_embedding(model),

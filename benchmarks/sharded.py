@@ -68,7 +68,7 @@ def spec_of(*, tied: bool) -> ModelSpec:
         repo_id="tiny/llama",
         model_type="llama",
         architecture=type(model).__name__,
-        config=weights.library_config(model.config, MODEL),
+        config=weights.completed_config(model.config, MODEL),
         weights=weights.weights_on_meta(model, "fp32"),
         checkpoint_dtype="fp32",
         output_embedding=weights.output_embedding(model),

@@ -124,7 +124,7 @@ def record_of(fact: dict[str, Any]) -> dict[str, Any]:
         "tasks": _tasks(given, type(model).__name__, record["dtype"]),
         "facts": {**fact, "validation_note": note},
         "architecture": type(model).__name__,
-        "config": meta.library_config(config, given),
+        "config": meta.completed_config(config, given),
         "output_embedding": meta.output_embedding(model),
         "buffer_elements": buffers,
         "weights": rows_of(found, record["dtype"]),
@@ -152,7 +152,7 @@ def _tasks(given: dict[str, Any], counted: str, dtype: Dtype) -> dict[str, Any]:
         found[task] = {
             "architecture": type(model).__name__,
             "output_embedding": meta.output_embedding(model),
-            "config": meta.library_config(model.config, given.get("text_config", {})) if text else None,
+            "config": meta.completed_config(model.config, given.get("text_config", {})) if text else None,
             "weights": [
                 [row[0], ["num_labels" if size == UNLIKELY else size for size in row[1]], *row[2:]]
                 for row in rows_of(meta.weights_on_meta(model, dtype), dtype)

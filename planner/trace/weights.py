@@ -194,7 +194,7 @@ def output_embedding(model: Any) -> str | None:
     return next((name for name, each in model.named_modules() if each is module), None) if module is not None else None
 
 
-def library_config(config: Any, given: dict[str, Any]) -> dict[str, Any]:
+def completed_config(config: Any, given: dict[str, Any]) -> dict[str, Any]:
     """What config.json says, completed by the library's defaults for the fields of this architecture.
 
     Fields every transformers config has and no shape depends on (token ids, label maps, output switches) stay only
@@ -252,7 +252,7 @@ def main(arguments: list[str]) -> int:
         dtype = named_dtype(given) or "fp32"
         answer: dict[str, Any] = {
             "architecture": type(model).__name__,
-            "config": library_config(config, given),
+            "config": completed_config(config, given),
             "dtype": dtype,
             "output_embedding": output_embedding(model),
             "weights": rows_of(weights_on_meta(model, dtype), dtype),
