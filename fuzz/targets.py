@@ -12,10 +12,12 @@ from vramplan.planner.adapters.datasets import read_rows
 from vramplan.planner.adapters.model_files import model_from_files, weights_from_headers
 from vramplan.planner.adapters.plan_files import read_plan, read_report
 from vramplan.planner.adapters.safetensors_headers import parse_header, read_header, shards_of_index
+from vramplan.planner.adapters.trainer_configs import read_trainer_config
 from vramplan.planner.cli.render import plain
 from vramplan.planner.config_check import parse_config
 from vramplan.planner.errors import MissingExtraError, VramplanError
 from vramplan.planner.memory.alloc_conf import parse_alloc_conf
+from vramplan.planner.oom import findings, read_message
 from vramplan.planner.units import parse_bytes
 
 STEERING = frozenset(map(chr, (*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
@@ -77,8 +79,20 @@ def words(data: bytes) -> None:
     parse_alloc_conf(text)
 
 
+def trainer_config(data: bytes) -> None:
+    """A config of TRL, Axolotl or LLaMA-Factory."""
+    imported = read_trainer_config(_file("train.yaml", data))
+    assert STEERING.isdisjoint(plain(str(imported)))
+
+
+def oom(data: bytes) -> None:
+    """What PyTorch printed as a run died."""
+    told = read_message(data.decode("utf-8", "replace"))
+    assert all(STEERING.isdisjoint(plain(line)) for line in findings(told))
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    each.__name__: each for each in (config, header, index, plan, seal, event, dataset, words)
+    each.__name__: each for each in (config, header, index, plan, seal, event, dataset, words, trainer_config, oom)
 }
 
 

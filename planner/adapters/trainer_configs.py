@@ -30,6 +30,9 @@ def read_trainer_config(path: Path, *, given: Iterable[str] = ()) -> Imported:
     if len(content) > MAX_BYTES:
         raise UsageError(f"{path.name[-80:]!r} is larger than 1 MiB", remedy="name a trainer's config file")
     try:
+        # a kilobyte of aliases of aliases is terabytes once anything prints or copies the value
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, yaml.SafeLoader)):
+            raise UsageError(f"{path.name[-80:]!r} repeats values by aliases (*name)", remedy="write them out")
         config = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
         first = str(problem).splitlines()[0][:120] if str(problem) else type(problem).__name__
