@@ -33,13 +33,13 @@ MODULES = (
 )  # fmt: skip
 TESTS = (
     "allocator", "replay", "static_memory", "shipped_answers", "phases", "fused_loss", "structure", "estimate",
-    "sharding", "alloc_conf", "reserved", "memory_model_document", "seed_examples", "layerwise", "peaks",
-    "allocator_properties",
+    "alloc_conf", "memory_model_document", "seed_examples", "layerwise", "explain", "timeline", "sharding", "peaks",
+    "passes", "reserved", "allocator_properties",
 )  # fmt: skip
 """Tests of the memory model that need no PyTorch, the quick ones first: the first that fails ends a trial."""
 ANNOTATIONS = "%BitOr_%"
 """cosmic-ray's operators on ``|``, which stands in annotations here."""
-TIMEOUT_SECONDS = 600
+TIMEOUT_SECONDS = 900
 
 
 def main() -> None:
