@@ -9,11 +9,15 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Time is never a reason to fail here: tests share the machine with each other.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+# For trials where only whether a test fails matters: the same examples each time, and none made smaller.
+settings.register_profile(
+    "trial", settings.get_profile("untimed"), derandomize=True, phases=[Phase.explicit, Phase.generate]
+)
 
 _TRAIN_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 _CACHES = tempfile.TemporaryDirectory(prefix="vramplan-tests-")
@@ -57,6 +61,7 @@ _SAMPLED = {
     "test_matrix_runs": 60,
     "test_no_hollow_options": 20,
     "test_faults": 6,
+    "test_pauses": 12,
     "test_last_blocks": 5,
     "test_two_stage_runs": 16,
     "test_promises": 6,
@@ -72,6 +77,7 @@ _SAMPLED = {
     "test_measure": 3,
     "test_trace_check": 2,
     "test_a_trainer_that_draws_its_rows_is_priced_in_orders_of_chance": 2,
+    "test_trls_loop_holds_what_was_recorded": 4,
     "test_a_result_is_what_the_estimate_says_today": 2,
     "test_the_answer_is_the_one_that_pricing_every_setup_gives_in_200_seeded_cases": 4,
     "test_screens": 4,
