@@ -1,4 +1,4 @@
-"""Time the app without a terminal: from nothing to its first screen, and from a key to the repainted budget.
+"""Time the app: in a terminal, from nothing to its first frame; without one, from a key to the repainted budget.
 
     python benchmarks/app.py
 
@@ -14,14 +14,15 @@ import asyncio
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from speed import COMMAND, middle, time_process
+from first_frame import time_to_text
+from speed import COMMAND, Timing, middle
 from tables import table, write_between
 
 HERE = Path(__file__).parent
@@ -29,13 +30,23 @@ RESULTS = HERE / "results" / "app.json"
 MODELS = ("HuggingFaceTB/SmolLM2-135M", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-405B")
 NUM_SLOWEST = 3
 SIZE = (120, 40)
-OPEN = [
-    *COMMAND[:1],
-    "import asyncio\nfrom vramplan.tui.app import VramplanApp\nfrom vramplan.tui.live_core import LiveCore\n"
-    "async def first():\n    async with VramplanApp(LiveCore()).run_test() as pilot:\n        await pilot.pause()\n"
-    "asyncio.run(first())",
-]
-"""The app on its real core, to its first painted screen, and out again."""
+FIRST_FRAME = "What this card can tune"
+"""Stands on the first screen."""
+
+
+def start(runs: int) -> dict[str, dict[str, float]]:
+    """As a person sees it, in a terminal: to the first frame, and until the first models are listed in it."""
+    from vramplan.tui.live_core import LiveCore
+
+    texts = {"first frame": FIRST_FRAME, "first models listed": LiveCore().search_models("", 1)[0].id}
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        environment = kept | {"PYTHONPYCACHEPREFIX": f"{folder}/bytecode", "XDG_CONFIG_HOME": f"{folder}/config"}
+        for name, text in texts.items():
+            timings = [time_to_text(COMMAND, text, SIZE, environment) for _ in range(runs + 1)]
+            found[name] = _rounded(middle(timings[1:]))  # the first compiles
+    return found
 
 
 async def key_to_paint(model: str, presses: int) -> dict[str, dict[str, float]]:
@@ -69,13 +80,11 @@ async def key_to_paint(model: str, presses: int) -> dict[str, dict[str, float]]:
             await _until(lambda: app.state.priced is not None)
             await _painted(app)
             timings["price"].append(_since(before))
-    return {
-        name: {
-            "wall_seconds": round(median(wall for wall, _ in found[2:]), 4),
-            "cpu_seconds": round(median(cpu for _, cpu in found[2:]), 4),
-        }
-        for name, found in timings.items()
-    }
+    return {name: _rounded(middle([Timing(*each) for each in found[2:]])) for name, found in timings.items()}
+
+
+def _rounded(timing: Timing) -> dict[str, float]:
+    return {name: round(seconds, 4) for name, seconds in timing._asdict().items()}
 
 
 def slowest_models() -> list[str]:
@@ -120,11 +129,6 @@ def _since(before: tuple[float, float]) -> tuple[float, float]:
 
 def measure(runs: int, presses: int) -> dict[str, Any]:
     """Every figure, with the machine's facts."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as bytecode:
-        time_process(OPEN, bytecode)
-        opened = middle([time_process(OPEN, bytecode) for _ in range(runs)])
     return {
         "machine": {
             "usable_cores": len(os.sched_getaffinity(0)),
@@ -135,7 +139,7 @@ def measure(runs: int, presses: int) -> dict[str, Any]:
         "size": list(SIZE),
         "runs": runs,
         "presses": presses,
-        "start": {name: round(seconds, 4) for name, seconds in opened._asdict().items()},
+        "start": start(runs),
         "key": {model: asyncio.run(key_to_paint(model, presses)) for model in (*MODELS, *slowest_models())},
     }
 
@@ -143,13 +147,13 @@ def measure(runs: int, presses: int) -> dict[str, Any]:
 def markdown(result: dict[str, Any]) -> str:
     """The table of README.md."""
     machine = result["machine"]
-    rows = [["process start to first screen, and out", *_figures(result["start"])]]
+    rows = [[f"process start to {name}", *_figures(found)] for name, found in result["start"].items()]
     for model, found in result["key"].items():
         rows.append([f"a key to its figures: {model}", *_figures(found["figures"])])
         rows.append([f"a key to its whole price: {model}", *_figures(found["price"])])
     facts = (
-        f"At {result['size'][0]} x {result['size'][1]}, without a terminal; medians of {result['runs']} starts and "
-        f"{result['presses']} presses; Python {machine['python']}, {machine['architecture']}, "
+        f"At {result['size'][0]} x {result['size'][1]}, the start in a terminal; medians of {result['runs']} starts "
+        f"and {result['presses']} presses; Python {machine['python']}, {machine['architecture']}, "
         f"{machine['usable_cores']} usable core(s), load {machine['load_average']} (shared: trust processor time)."
     )
     return f"{facts}\n\n{table(['what', 'wall', 'processor'], rows, 'lrr')}"

@@ -16,7 +16,6 @@ from vramplan.tui.core import Core
 from vramplan.tui.messages import ChatWanted, DeviceChosen, KnobsChanged, ModelChosen, PlanSaved, RunWanted
 from vramplan.tui.navigation import NavigatedApp
 from vramplan.tui.remembered import Recent, Remembered
-from vramplan.tui.screens.confirm import Confirm
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import RunState, State
 from vramplan.tui.text import describe_error
@@ -41,7 +40,7 @@ class VramplanApp(NavigatedApp):
     def __init__(self, core: Core, *, may_run: bool = True) -> None:
         super().__init__()
         self.core = core
-        self.state = State(may_run=may_run)
+        self.state = State.model_construct(may_run=may_run)  # a validator of all that a state holds takes longer
         self.remembered = core.remembered()
         self._will_draw = False
         self._frozen = False
@@ -52,7 +51,7 @@ class VramplanApp(NavigatedApp):
             self.theme = self.remembered.theme
         self.theme_changed_signal.subscribe(self, self._theme_changed)
         await self.push_screen("model")
-        self._find_device()
+        self.call_after_refresh(self._find_device)  # the frame first
 
     def _theme_changed(self, theme: Theme) -> None:
         self.keep(self.remembered.model_copy(update={"theme": theme.name}))
@@ -235,6 +234,8 @@ class VramplanApp(NavigatedApp):
     async def _leave(self) -> None:
         """Leave; a run under way is stopped first, once confirmed."""
         if self.state.run is not None and self.state.run.under_way:
+            from vramplan.tui.screens.confirm import Confirm
+
             if not await self.push_screen_wait(Confirm("A run is under way. Stop it and leave?")):
                 return
             await self.stop_run()

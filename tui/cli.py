@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from vramplan.planner.cli.main import run_command
 from vramplan.planner.cli.render import tell
 from vramplan.planner.errors import ExitCode, VramplanError
 
@@ -14,7 +13,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["--web"]:
         return _serve(arguments[1:])
-    return run_command(arguments) if arguments else _open_app()
+    if not arguments:
+        return _open_app()
+    from vramplan.planner.cli.main import run_command  # nor does the app pay for the commands
+
+    return run_command(arguments)
 
 
 def _serve(arguments: list[str]) -> int:

@@ -12,7 +12,6 @@ from vramplan.planner.errors import UsageError
 from vramplan.planner.largest import Largest
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.objectives import Objectives
-from vramplan.planner.recommendation import Recommendation
 from vramplan.planner.units import format_bytes, parse_bytes
 from vramplan.tui.bindings import key_of
 from vramplan.tui.choice import Choice, Compared, Knobs, MeasuredRows, Priced, SavedPlan
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from vramplan.planner.adapters.models import ModelSummary
     from vramplan.planner.cli.glance import Glance
     from vramplan.planner.cli.subject import Subject
+    from vramplan.planner.recommendation import Recommendation
     from vramplan.planner.resolve import Resolved
 
 LINE_WIDTH = 4096
@@ -212,7 +212,7 @@ def _free_path(model: ModelSpec, resolved: "Resolved") -> Path:
     return folder / "plan.json"
 
 
-def _rows(found: Recommendation, max_steps: int | None) -> Iterator[Compared]:
+def _rows(found: "Recommendation", max_steps: int | None) -> Iterator[Compared]:
     """The best of each method, then what else is worth a thought, then what does not fit, then what has no price."""
     from vramplan.planner.cli.timing import cost_of
 

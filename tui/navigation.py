@@ -2,26 +2,21 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, ClassVar
+from importlib import import_module
+from typing import Any, ClassVar, cast
 
 from textual.actions import parse
 from textual.app import App, SystemCommand
 from textual.screen import Screen
 
-from vramplan.tui.bindings import ACTIONS, bindings
-from vramplan.tui.command_line import plan_command
-from vramplan.tui.screens.budget import BudgetScreen
-from vramplan.tui.screens.chat import ChatScreen
-from vramplan.tui.screens.compare import CompareScreen
-from vramplan.tui.screens.hardware import HardwareScreen
-from vramplan.tui.screens.help import Help
-from vramplan.tui.screens.model import ModelScreen
-from vramplan.tui.screens.plan import PlanScreen
-from vramplan.tui.screens.run import RunScreen
-from vramplan.tui.screens.runs import RunsScreen
+from vramplan.tui.bindings import ACTIONS, STEPS, bindings
 from vramplan.tui.screens.step import StepScreen
-from vramplan.tui.screens.workload import WorkloadScreen
 from vramplan.tui.state import MODEL_FIRST, State, why_not
+
+
+def made(step: str, title: str) -> Screen[Any]:
+    """A numbered screen. Its module is imported when it is first opened: nobody waits for nine screens to see one."""
+    return cast("Screen[Any]", getattr(import_module(f"vramplan.tui.screens.{step}"), f"{title}Screen")())
 
 
 class NavigatedApp(App[int]):
@@ -31,15 +26,7 @@ class NavigatedApp(App[int]):
     VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-short"), (36, "-tall")]  # type: ignore[misc]
     HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (140, "-wide")]  # type: ignore[misc]
     SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
-        "model": ModelScreen,
-        "hardware": HardwareScreen,
-        "workload": WorkloadScreen,
-        "budget": BudgetScreen,
-        "compare": CompareScreen,
-        "plan": PlanScreen,
-        "run": RunScreen,
-        "runs": RunsScreen,
-        "chat": ChatScreen,
+        step: partial(made, step, title) for step, title in STEPS
     }
     state: State
 
@@ -71,6 +58,8 @@ class NavigatedApp(App[int]):
 
     def command(self) -> str | None:
         """The command line that does what the app is set to do; None while there is no model."""
+        from vramplan.tui.command_line import plan_command
+
         choice = self.state.choice
         if choice.model is None:
             return None
@@ -88,6 +77,8 @@ class NavigatedApp(App[int]):
 
     def action_help(self) -> None:
         """Show the keys, those of this screen first."""
+        from vramplan.tui.screens.help import Help
+
         self.push_screen(Help(self.screen.scopes if isinstance(self.screen, StepScreen) else ()))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:

@@ -4,11 +4,15 @@ What takes the time of a full price is left out: the allocator's replay and the 
 ``budget.process_bytes`` is the least the process can hold, and there is no verdict.
 """
 
-from vramplan.planner.cli.subject import Subject, key_of
+from typing import TYPE_CHECKING
+
 from vramplan.planner.memory.budget import MemoryBudget
 from vramplan.planner.memory.timeline import Moment, course_of
-from vramplan.planner.resolve import Resolved
 from vramplan.planner.values import Value
+
+if TYPE_CHECKING:  # the app holds a glance from its start, and makes one only once a model is chosen
+    from vramplan.planner.cli.subject import Subject
+    from vramplan.planner.resolve import Resolved
 
 
 class Glance(Value):
@@ -20,7 +24,7 @@ class Glance(Value):
     available_bytes: int | None
 
 
-def glance(subject: Subject, resolved: Resolved) -> Glance:
+def glance(subject: "Subject", resolved: "Resolved") -> Glance:
     """The allocated bytes of a resolved setup, from a memory program that is here already.
 
     Raises:
@@ -29,6 +33,7 @@ def glance(subject: Subject, resolved: Resolved) -> Glance:
     """
     from vramplan.planner.adapters.calibration_files import find_figures
     from vramplan.planner.adapters.programs import known_program
+    from vramplan.planner.cli.subject import key_of
     from vramplan.planner.memory.price import Question
     from vramplan.planner.memory.sharded import check_sharding, pricing_of
 

@@ -1,8 +1,12 @@
 """The course of one step: how much is allocated in each stretch of it: embedding, every layer, the head, and back."""
 
+from typing import TYPE_CHECKING
+
 from vramplan.planner.memory.budget import PhaseName
-from vramplan.planner.memory.price import Pricing
 from vramplan.planner.values import Value
+
+if TYPE_CHECKING:  # who only draws a course pays for no pricing
+    from vramplan.planner.memory.price import Pricing
 
 
 class Moment(Value):
@@ -16,7 +20,7 @@ class Moment(Value):
     """Of these, what is there in every stretch: weights, adapter, optimizer states, buffers, the batch."""
 
 
-def course_of(pricing: Pricing) -> tuple[Moment, ...]:
+def course_of(pricing: "Pricing") -> tuple[Moment, ...]:
     """The last micro batch of a step and the optimizer's step after it, in order.
 
     The highest moment of a phase is that phase's ``allocated_bytes`` in the budget.

@@ -3,7 +3,7 @@
 import asyncio
 import shlex
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from textual import events, on, work
 from textual.containers import Container, Vertical
@@ -11,9 +11,6 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from vramplan.planner.adapters.hub_search import HubModel
-from vramplan.planner.adapters.models import ModelSummary
-from vramplan.planner.cli.models import card
 from vramplan.planner.cli.render import plain
 from vramplan.planner.errors import VramplanError
 from vramplan.planner.largest import Largest
@@ -21,7 +18,6 @@ from vramplan.planner.methods import METHOD_NAMES
 from vramplan.planner.units import format_count
 from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import Knobs
-from vramplan.tui.command_line import device_words
 from vramplan.tui.messages import ModelChosen
 from vramplan.tui.remembered import Recent
 from vramplan.tui.screens.step import StepScreen
@@ -30,6 +26,10 @@ from vramplan.tui.text import describe_error, gib
 from vramplan.tui.threads import in_thread
 from vramplan.tui.widgets.lines import Lines
 from vramplan.tui.widgets.row_table import RowTable
+
+if TYPE_CHECKING:  # this screen is the first: it imports what it takes to paint it
+    from vramplan.planner.adapters.hub_search import HubModel
+    from vramplan.planner.adapters.models import ModelSummary
 
 SHOWN = 200
 """Search results listed; typing narrows them."""
@@ -46,7 +46,7 @@ class _Listed(NamedTuple):
     model: str
     row: tuple[str, ...]
     knobs: Knobs | None = None
-    hub: HubModel | None = None
+    hub: "HubModel | None" = None
     typed: bool = False
     """It is what stands in the box: nobody asks for it before it is taken."""
 
@@ -80,6 +80,8 @@ class ModelScreen(StepScreen):
 
     def command(self) -> str | None:
         """The card of the model under the cursor, or the price of what a method can tune at most."""
+        from vramplan.tui.command_line import device_words
+
         table, at = self.query_one("#tunable", RowTable), self.query_one("#models", RowTable).cursor_row
         if self.focused is table:
             method = METHOD_NAMES[table.cursor_row]
@@ -91,7 +93,7 @@ class ModelScreen(StepScreen):
 
     def on_mount(self) -> None:
         self.query_one("#tunable", RowTable).focus()
-        self._search("")
+        self.call_after_refresh(self._search, "")  # the frame first
 
     @on(events.ScreenResume)
     def _goes_on(self) -> None:
@@ -190,6 +192,8 @@ class ModelScreen(StepScreen):
     @work(exclusive=True, exit_on_error=False, group="card")
     async def _show_card(self) -> None:
         """The card of the model under the cursor, once the cursor rests."""
+        from vramplan.planner.cli.models import card
+
         panel, at = self.query_one("#card", Lines), self.query_one("#models", RowTable).cursor_row
         if not panel.display or not 0 <= at < len(self._listed):
             return
@@ -253,12 +257,12 @@ class ModelScreen(StepScreen):
             event.stop()  # the list itself shall not move on it
 
 
-def _row(model: ModelSummary) -> tuple[str, ...]:
+def _row(model: "ModelSummary") -> tuple[str, ...]:
     context = "" if model.context_length is None else f"{model.context_length:,}"
     return (model.id, format_count(model.params), context, "", _licence(model.license, model.gated))
 
 
-def _hub_row(model: HubModel) -> tuple[str, ...]:
+def _hub_row(model: "HubModel") -> tuple[str, ...]:
     params = "?" if model.params is None else format_count(model.params)
     downloads = "" if model.downloads is None else f"{model.downloads:,}"
     return (model.id, params, "", downloads, _licence(model.license, model.gated))
@@ -268,7 +272,7 @@ def _licence(name: str | None, gated: bool | None) -> str:
     return f"{name or 'unknown'}{', gated' if gated else ''}"
 
 
-def _hub_card(model: HubModel) -> Iterator[str]:
+def _hub_card(model: "HubModel") -> Iterator[str]:
     yield model.id
     yield "  on the Hub: only what its list says is known; enter reads config.json and the safetensors headers"
     _, params, _, downloads, licence = _hub_row(model)
