@@ -16,7 +16,7 @@ LINE_BYTES = 2**24
 
 
 class Child:
-    """A process whose standard output is read line by line.
+    """A process whose standard output is read line by line, and which is told words on its standard input.
 
     Args:
         command: what is started.
@@ -36,14 +36,18 @@ class Child:
     ) -> None:
         self.exit_status: int | None = None
         self.hung = False
+        self._waits = False
         self._pid: int | None = None
         self._silence_seconds = silence_seconds
         self._heard_at = 0.0
         self._over = threading.Event()
+        self._ear, mouth = os.pipe()
+        os.set_blocking(mouth, False)
+        self._mouth: int | None = mouth
         # Its own session, so that Ctrl-C reaches it once, through us.
         self._options: dict[str, Any] = {
             "args": tuple(command),
-            "stdin": subprocess.DEVNULL,
+            "stdin": self._ear,
             "stderr": log,
             "env": dict(environment),
             "start_new_session": True,
@@ -100,8 +104,20 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, number)
 
+    def tell(self, word: str) -> None:
+        """Write it a line, if it is still there; before it is started, it finds the line then."""
+        if self._mouth is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._mouth, f"{word}\n".encode())
+
+    def may_wait(self, waits: bool) -> None:
+        """Whether its silence is in order: it was asked to wait and has said that it does."""
+        self._waits = waits
+        self._heard()
+
     def _begin(self, pid: int) -> None:
         self._pid = pid
+        os.close(self._ear)
         self._heard()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -111,8 +127,12 @@ class Child:
     def _watch(self) -> None:
         """A silent process prints its stacks, is asked to stop, is put down: one silence after the other."""
         steps = [signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL]
-        while steps and not self._over.wait(self._silence_seconds / 10):
-            if time.monotonic() - self._heard_at >= self._silence_seconds:
+        looked, between = time.monotonic(), self._silence_seconds / 10
+        while steps and not self._over.wait(between):
+            if time.monotonic() - looked > self._silence_seconds / 2:  # this process was stopped and went on
+                self._heard()
+            looked = time.monotonic()
+            if not self._waits and looked - self._heard_at >= self._silence_seconds:
                 self.hung = True
                 self.signal(steps.pop(0))
                 self._heard()
@@ -120,3 +140,6 @@ class Child:
     def _end(self) -> None:
         self._over.set()
         self._pid = None
+        mouth, self._mouth = self._mouth, None
+        if mouth is not None:
+            os.close(mouth)

@@ -92,6 +92,23 @@ class Verified(Value):
     process_bytes: int | None = None
 
 
+class Paused(Value):
+    """Somebody asked the run to wait. Its last step is saved; its memory stays taken."""
+
+    event: Literal["paused"] = "paused"
+    time: float
+    step: int
+
+
+class Resumed(Value):
+    """It goes on where it waited."""
+
+    event: Literal["resumed"] = "resumed"
+    time: float
+    step: int
+    paused_seconds: float
+
+
 class OutOfMemory(Value):
     """Memory ran out; the run goes on one rung lower, or ends, as the events after this one say."""
 
@@ -158,6 +175,8 @@ Event = Annotated[
     | Evaluated
     | Saved
     | Verified
+    | Paused
+    | Resumed
     | OutOfMemory
     | Rung
     | Warned

@@ -47,6 +47,8 @@ class Evidence:
     eval_loss_before: float | None = None
     eval_loss_after: float | None = None
     tokens_per_second: float | None = None
+    paused_seconds: float = 0.0
+    """By this process, as somebody asked."""
     saved_bytes: int | None = None
     goal: Literal["run", "verify"] = "run"
     ladder: tuple[RungTaken, ...] = ()
@@ -147,7 +149,8 @@ class Evidence:
             eval_loss_before=self.eval_loss_before,
             eval_loss_after=self.eval_loss_after,
             tokens_per_second=self.tokens_per_second,
-            seconds=time.monotonic() - self.begun + (self.earlier.seconds if self.earlier else 0.0),
+            seconds=time.monotonic() - self.begun - self.paused_seconds + (self.earlier.seconds if self.earlier else 0),
+            paused_seconds=self.paused_seconds + (self.earlier.paused_seconds if self.earlier else 0.0),
             output_dir=self.plan.recipe.output_dir,
             saved_bytes=self.saved_bytes,
             failure=failure,

@@ -1,4 +1,4 @@
-"""Keeps a run to its promise while it trains: checkpoints in time, a clean stop, gradients that arrive, no surprise."""
+"""Keeps a run to its promise while it trains: checkpoints in time, a clean stop or pause, gradients that arrive."""
 
 import time
 from collections.abc import Callable
@@ -7,9 +7,10 @@ from typing import Any
 from transformers import TrainerCallback
 
 from vramplan.executor import first_step, post_load
+from vramplan.executor.asked import Asked
 from vramplan.executor.attempt import Attempt
 from vramplan.executor.cuda_memory import read_cuda
-from vramplan.executor.events import Event, Warned
+from vramplan.executor.events import Event, Paused, Resumed, Warned
 from vramplan.executor.evidence import Evidence
 from vramplan.executor.process import Stop
 from vramplan.executor.ranks import Ranks
@@ -19,6 +20,8 @@ from vramplan.planner.units import format_bytes
 
 CHECKPOINT_SECONDS = 15 * 60.0
 """At most this much work is lost, whatever ``save_steps`` says."""
+POLL_SECONDS = 0.2
+"""How often a run that waits looks whether it is to stop."""
 LOADED = "loaded"
 """The name under which ``--allow-drift`` accepts what differs after loading."""
 
@@ -29,13 +32,21 @@ class Guard(TrainerCallback):  # type: ignore[misc]
     trainer: PlannedTrainer
 
     def __init__(
-        self, attempt: Attempt, evidence: Evidence, emit: Callable[[Event], None], stop: Stop, ranks: Ranks
+        self,
+        attempt: Attempt,
+        evidence: Evidence,
+        emit: Callable[[Event], None],
+        stop: Stop,
+        ranks: Ranks,
+        asked: Asked | None = None,
     ) -> None:
         self.attempt = attempt
         self.evidence = evidence
         self.emit = emit
         self.stop = stop
         self.ranks = ranks
+        self.asked = asked or Asked()
+        self._pausing = False
         self._first: int | None = None
         """The first step of this process, until it is done."""
         self._saved_at = 0.0
@@ -54,15 +65,25 @@ class Guard(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._first = None
         self._look_at_memory()
-        stopping, due = self.ranks.any(self.stop.requested, self.ranks.first and self._due())
+        if self.ranks.first:
+            self.asked.read()
+        stopping, due, self._pausing = self.ranks.any(
+            self.stop.requested, self.ranks.first and self._due(), self.asked.pause
+        )
         if stopping:
+            self._pausing = False
             self.stop.requested = control.should_training_stop = True
-        if self.attempt.goal == "run" and (stopping or due):
+        if self.attempt.goal == "run" and (stopping or due or self._pausing):
             control.should_save = True
+        elif self._pausing:  # nothing of a verification is kept
+            self._wait(state.global_step, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._saved_at = time.monotonic()
-        if self.stop.requested and not self.ranks.several:  # while it waited for room; several agree after a step
+        self.asked.checkpoint = False
+        if self._pausing:
+            self._wait(state.global_step, control)
+        elif self.stop.requested and not self.ranks.several:  # while it waited for room; several agree after a step
             control.should_training_stop = True
 
     def check_loaded(self) -> None:
@@ -88,8 +109,31 @@ class Guard(TrainerCallback):  # type: ignore[misc]
                 remedy=f"plan again with what is installed here, or accept it with --allow-drift {LOADED}",
             )
 
+    def _wait(self, step: int, control: Any) -> None:
+        """Until it may go on or is to stop; its step is saved.
+
+        Raises:
+            BrokenPipeError: whoever could have let it go on is gone.
+        """
+        began, resumed, stopping = time.monotonic(), False, False
+        self.asked.resume = False
+        self.emit(Paused(time=time.time(), step=step))
+        while not (resumed or stopping):
+            if self.ranks.first:
+                self.asked.read(POLL_SECONDS)
+            resumed, stopping = self.ranks.any(self.asked.resume, self.stop.requested or self.asked.gone)
+        self._pausing, self._saved_at = False, time.monotonic()
+        paused_seconds = self._saved_at - began
+        self.evidence.paused_seconds += paused_seconds
+        if stopping:
+            self.stop.requested = control.should_training_stop = True
+        else:
+            self.emit(Resumed(time=time.time(), step=step, paused_seconds=paused_seconds))
+        if self.asked.gone:
+            raise BrokenPipeError("whoever paused this run is gone")
+
     def _due(self) -> bool:
-        return time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
+        return self.asked.checkpoint or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
 
     def _see_attention(self, hidden: Any) -> None:
         """The kernels of the first forward pass, and a word or a stop where they are not the planned ones."""

@@ -2,6 +2,7 @@
 
 ``events`` blocks between events, ``aevents`` awaits them. A run is one attempt after another (executor/attempt.py):
 verification first, then the run; after an out-of-memory error one rung lower, from the newest complete checkpoint.
+What is asked of the run (a checkpoint, a pause) is told to the worker, and to the next one as long as it is not done.
 Every event is appended to events.jsonl in the run folder, everything else a worker prints to worker.log. A worker that
 dies without a last word gets one here, and a report.
 """
@@ -18,12 +19,23 @@ from pathlib import Path
 from typing import IO
 
 from vramplan.executor import checkpoints
+from vramplan.executor.asked import Word
 from vramplan.executor.attempt import Attempt
 from vramplan.executor.calibrating import remember_run
 from vramplan.executor.child import Child
 from vramplan.executor.course import Course
 from vramplan.executor.environment import worker_environment
-from vramplan.executor.events import Event, Failed, Finished, Step, parse_event, parse_ranks_ended
+from vramplan.executor.events import (
+    Event,
+    Failed,
+    Finished,
+    Paused,
+    Resumed,
+    Saved,
+    Step,
+    parse_event,
+    parse_ranks_ended,
+)
 from vramplan.executor.evidence import REPORT, VERIFICATION, Evidence, write_report
 from vramplan.executor.here import devices_here
 from vramplan.executor.host_kills import read_kills
@@ -110,6 +122,7 @@ class Run:
         self._silence_seconds = silence_seconds
         self._child: Child | None = None
         self._stopped = False
+        self._asked: set[Word] = set()
         self._last: Failed | Finished | None = None
         self._words: list[Failed] = []
         self._exit_statuses: dict[int, int] = {}
@@ -119,6 +132,26 @@ class Run:
     def stop(self) -> None:
         """Ask the worker to stop after its current step; asked twice, it stops at once."""
         self._signal(signal.SIGTERM)
+
+    def checkpoint(self) -> None:
+        """Ask the worker to save after its current step."""
+        self._ask("checkpoint")
+
+    def pause(self) -> None:
+        """Ask the worker to save after its current step and to wait there, its memory kept, until it may go on."""
+        self._ask("pause")
+
+    def go_on(self) -> None:
+        """Let the worker go on, or not pause after all."""
+        self._asked.discard("pause")
+        if self._child is not None:
+            self._child.may_wait(False)
+            self._child.tell("resume")
+
+    @property
+    def is_to_pause(self) -> bool:
+        """It has been asked to pause, and not yet to go on."""
+        return "pause" in self._asked
 
     def events(self) -> Generator[Event]:
         """Carry the plan out and yield what is said until it ends."""
@@ -170,7 +203,10 @@ class Run:
             earlier = checkpoints.read_seal(Path(attempt.resume_from))
             self.evidence.continue_from(earlier.so_far, earlier.step)
         command = (*self.command, str(self.plan_path), attempt.model_dump_json())
-        return Child(command, self.environment, self._log, locks, self._silence_seconds)
+        child = Child(command, self.environment, self._log, locks, self._silence_seconds)
+        for word in sorted(self._asked):
+            child.tell(word)
+        return child
 
     def _heard(self, line: bytes) -> Iterator[Event]:
         """An event, handed on unless the course has to decide about it first."""
@@ -230,6 +266,10 @@ class Run:
         self._events.flush()
         if isinstance(event, Finished) and self.evidence.goal == "run":
             remember_run(self.plan, self.run_folder)
+        if isinstance(event, Paused | Resumed) and self._child is not None:
+            self._child.may_wait(isinstance(event, Paused) and self.is_to_pause)
+        if isinstance(event, Saved):
+            self._asked.discard("checkpoint")
         if isinstance(event, Step):
             self.evidence.steps = event.step
             if event.loss is not None:
@@ -258,6 +298,11 @@ class Run:
         finally:
             for number, was in old.items():
                 signal.signal(number, was)
+
+    def _ask(self, word: Word) -> None:
+        self._asked.add(word)
+        if self._child is not None:
+            self._child.tell(word)
 
     def _signal(self, number: signal.Signals) -> None:
         self._stopped = True

@@ -9,7 +9,9 @@ from vramplan.executor.events import (
     Failed,
     Measured,
     OutOfMemory,
+    Paused,
     Progress,
+    Resumed,
     Rung,
     Saved,
     Step,
@@ -77,11 +79,8 @@ def describe(event: Event) -> str | None:
         case Verified():
             used = "" if event.process_bytes is None else f", {format_bytes(event.process_bytes)} in use at most"
             return f"verified: the run may start{used}"
-        case OutOfMemory():
-            where = "" if event.phase is None else f" in {event.phase.replace('_', ' ')} of step {event.step + 1}"
-            return f"out of memory{where}: {plain(event.message)}"
-        case Rung():
-            return _rung(event)
+        case OutOfMemory() | Rung() | Paused() | Resumed():
+            return _turn(event)
         case Warned():
             return f"warning: {plain(event.message)}"
         case Failed():
@@ -98,6 +97,20 @@ def _saved(event: Saved) -> str:
     if event.free_bytes is not None:
         parts.append(f"{format_bytes(event.free_bytes)} left on the disk")
     return f"saved {plain(event.path)} ({', '.join(parts)})"
+
+
+def _turn(event: OutOfMemory | Rung | Paused | Resumed) -> str:
+    """A run that does not simply go on."""
+    match event:
+        case OutOfMemory():
+            where = "" if event.phase is None else f" in {event.phase.replace('_', ' ')} of step {event.step + 1}"
+            return f"out of memory{where}: {plain(event.message)}"
+        case Rung():
+            return _rung(event)
+        case Paused():
+            return f"paused after step {event.step}; its memory stays taken"
+        case Resumed():
+            return f"going on after a pause of {timedelta(seconds=round(event.paused_seconds))}"
 
 
 def _rung(event: Rung) -> str:

@@ -92,6 +92,8 @@ def _story(report: RunReport) -> list[str]:
     lines = [f"{report.steps} steps in {report.seconds:.0f} s"]
     if report.tokens_per_second is not None:
         lines[0] += f", {report.tokens_per_second:.0f} tokens/s"
+    if report.paused_seconds:
+        lines[0] += f", paused for {report.paused_seconds:.0f} s besides"
     if report.energy_joules is not None:
         lines.append(f"{report.energy_joules / 3.6e6:.3f} kWh by the GPU")
     if report.losses:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vramplan.executor import data, load
+from vramplan.executor.asked import Asked
 from vramplan.executor.attempt import MEASURED_STEP, Attempt
 from vramplan.executor.checkpoints import read_seal
 from vramplan.executor.events import Event, Progress, Saved, Warned
@@ -34,6 +35,7 @@ class TrainingRun:
         emit: told what happens.
         stop: looked at after every step.
         ranks: this process among those of the run.
+        asked: what whoever watches asks for between steps.
     """
 
     plan: Plan
@@ -42,6 +44,7 @@ class TrainingRun:
     emit: Callable[[Event], None]
     stop: Stop
     ranks: Ranks = field(default_factory=Ranks)
+    asked: Asked = field(default_factory=Asked)
 
     def run(self) -> None:
         """Train, or verify, as planned.
@@ -98,7 +101,7 @@ class TrainingRun:
         tokenizer, model = self._load(device, train_rows)
         self._progress("tokenising")
         telemetry = Telemetry(self.emit, self.evidence, meter, self.stop, self.ranks)
-        guard = Guard(self.attempt, self.evidence, self.emit, self.stop, self.ranks)
+        guard = Guard(self.attempt, self.evidence, self.emit, self.stop, self.ranks, self.asked)
         trainer = trainer_class(setup, plan.workload.task)(
             setup=setup,
             marks=marks,

@@ -1,7 +1,8 @@
 """The child process of a run: ``python -P -m vramplan.executor.worker PLAN ATTEMPT`` (executor/attempt.py, as JSON).
 
 Its stdout is the wire (executor/events.py) and nothing else; whatever a library prints goes to stderr, which the
-launcher keeps as worker.log. It writes its report itself, also when it fails. SIGUSR1 makes it print every stack.
+launcher keeps as worker.log. On its stdin it is asked for checkpoints and pauses (executor/asked.py). It writes its
+report itself, also when it fails. SIGUSR1 makes it print every stack.
 """
 
 import faulthandler
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from vramplan.executor.asked import Asked
 from vramplan.executor.attempt import Attempt
 from vramplan.executor.events import Event, Failed, Finished, OutOfMemory, Progress, Started
 from vramplan.executor.evidence import REPORT, VERIFICATION, Evidence, write_report
@@ -44,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     faulthandler.register(signal.SIGUSR1)
     ranks = Ranks.of(os.environ)
     ranks.die_with_parent()
+    asked = Asked.of_stdin()
     emit = wire(quiet=not ranks.first)
     stop = Stop()
     stop.listen()
@@ -56,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     attempt = Attempt.model_validate_json(attempt_json)
     plan = attempt.plan_of(plan, Path(plan_path).parent)
     emit(Started(time=time.time(), pid=os.getpid(), fingerprint=plan.fingerprint, max_steps=plan.recipe.max_steps))
-    return Work(plan, attempt, Path(plan_path).parent, emit, stop, ranks).run()
+    return Work(plan, attempt, Path(plan_path).parent, emit, stop, ranks, asked).run()
 
 
 class Work:
@@ -66,14 +69,22 @@ class Work:
         plan: with the attempt's changes (``Attempt.plan_of``).
         run_folder: where the report goes.
         ranks: this process among others; the first writes the report, and the last word unless another failed.
+        asked: of the run, while it trains.
     """
 
     def __init__(
-        self, plan: Plan, attempt: Attempt, run_folder: Path, emit: Emit, stop: Stop, ranks: Ranks | None = None
+        self,
+        plan: Plan,
+        attempt: Attempt,
+        run_folder: Path,
+        emit: Emit,
+        stop: Stop,
+        ranks: Ranks | None = None,
+        asked: Asked | None = None,
     ) -> None:
         evidence = Evidence(plan, goal=attempt.goal, ladder=attempt.ladder)
         self.ranks = ranks or Ranks()
-        self.training = TrainingRun(plan, attempt, evidence, emit, stop, self.ranks)
+        self.training = TrainingRun(plan, attempt, evidence, emit, stop, self.ranks, asked or Asked())
         self.evidence = self.training.evidence
         self.run_folder = run_folder
         self.report = REPORT if attempt.goal == "run" else VERIFICATION

@@ -89,6 +89,8 @@ class RunReport(Value):
     eval_loss_after: float | None = None
     tokens_per_second: float | None = None
     seconds: float
+    paused_seconds: float = 0.0
+    """Spent waiting because somebody had asked for it; no part of ``seconds``."""
     output_dir: str
     saved_bytes: int | None = None
     failure: str | None = None

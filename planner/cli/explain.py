@@ -204,10 +204,9 @@ def _outcome(explanation: Explanation, width: int) -> str:
     if report.first_loss is not None and report.last_loss is not None:
         losses = f"loss {report.first_loss:.3f} to {report.last_loss:.3f}"
     speed = "" if report.tokens_per_second is None else f"{report.tokens_per_second:.0f} tokens/s"
-    return paragraph(
-        joined((f"{report.status}: {report.steps} steps in {report.seconds:.1f} s", losses, speed, report.output_dir)),
-        width=width,
-    )
+    took = f"{report.status}: {report.steps} steps in {report.seconds:.1f} s"
+    paused = f"paused for {report.paused_seconds:.1f} s besides" if report.paused_seconds else ""
+    return paragraph(joined((took, paused, losses, speed, report.output_dir)), width=width)
 
 
 def error_words(row: Compared) -> str:

@@ -3,6 +3,7 @@ the other."""
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from tests.executor.factories import make_tiny_llama, pin, prompt_completion_rows, write_jsonl
 from vramplan.executor.checkpoints import newest_complete
-from vramplan.executor.events import Event, Failed, Finished, Rung, Step
+from vramplan.executor.events import Event, Failed, Finished, Paused, Resumed, Rung, Saved, Step
 from vramplan.executor.launcher import Run
 from vramplan.planner.adapters.devices import read_cpu
 from vramplan.planner.adapters.folder import read_folder
@@ -133,6 +134,25 @@ def test_a_signal_stops_both_and_the_run_goes_on_to_the_same_numbers(
     assert report.resumed_from_step == newest.seal.step
     assert [loss for _, loss in report.losses] == pytest.approx([loss for _, loss in alone("full").losses], rel=1e-5)
     assert [rank.rank for rank in report.ranks] == [0, 1]
+
+
+def test_a_pause_holds_both_at_one_step_and_changes_no_number(
+    world: dict[str, Path], alone: Any, tmp_path: Path
+) -> None:
+    plan_path = planned(tmp_path / "run", world, method="lora", gpus=2, sharding="ddp")
+    started = Run(plan_path, command=(sys.executable, "-P", str(WORKER), "none"))
+    started.pause()
+    told = []
+    for event in started.events():
+        if isinstance(event, Saved | Paused | Resumed):
+            told.append((event.event, event.step))
+        if isinstance(event, Paused):
+            time.sleep(1.0)
+            started.go_on()
+    assert told == [("saved", 1), ("paused", 1), ("resumed", 1), ("saved", 4)]
+    report = report_of(plan_path)
+    assert [loss for _, loss in report.losses] == pytest.approx([loss for _, loss in alone("lora").losses], rel=1e-5)
+    assert report.paused_seconds >= 1.0
 
 
 @pytest.mark.parametrize(

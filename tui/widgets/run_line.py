@@ -9,7 +9,9 @@ from vramplan.executor.events import (
     Finished,
     Measured,
     OutOfMemory,
+    Paused,
     Progress,
+    Resumed,
     Rung,
     Saved,
     Started,
@@ -74,7 +76,7 @@ def describe_event(event: Event) -> str:
             return f"held-out loss {event.eval_loss:.4f} at step {event.step}"
         case Saved():
             return f"saved {event.path} ({format_bytes(event.size_bytes)})"
-        case Verified() | OutOfMemory() | Rung():
+        case Verified() | OutOfMemory() | Rung() | Paused() | Resumed():
             return describe(event) or ""
         case Warned():
             return f"warning: {event.message}"
