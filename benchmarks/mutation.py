@@ -1,7 +1,8 @@
 """What the tests of the memory model would notice: a sample of small faults put into it, one at a time, by cosmic-ray.
 
-    make mutation                                    a hundred faults, a quarter of an hour on an idle machine
-    python -m benchmarks.mutation --session FILE     goes on where a session stopped
+    make mutation                                          a hundred faults, half an hour on an idle machine
+    python -m benchmarks.mutation --session FILE           goes on where a session stopped
+    python -m benchmarks.mutation --session FILE --again   tries what survived again, after new tests
 
 A fault is an operator, a number, a condition or a loop changed at one place of ``planner/memory``. Of each place one
 fault is drawn, of all of them a sample, both by a seed, so that a run can be repeated. Faults in annotations are left
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=100, help="how many faults")
     parser.add_argument("--seed", type=int, default=7, help="of the sample")
     parser.add_argument("--session", type=Path, help="a session's file, kept; a new one is thrown away without")
+    parser.add_argument("--again", action="store_true", help="try what survived again: the code is what it was then")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         session = (args.session or Path(scratch) / "session.sqlite").resolve()
@@ -58,6 +60,8 @@ def main() -> None:
         if not session.exists():
             _cosmic_ray(["init", str(config), str(session)], tree, environment)
             print(f"{_draw(session, args.sample, args.seed)} places, {args.sample} drawn", file=sys.stderr)
+        if args.again:
+            _forget_survivors(session)
         _cosmic_ray(["baseline", str(config)], tree, environment)
         _cosmic_ray(["exec", str(config), str(session)], tree, environment)
         found = outcome(session) | {"seed": args.seed}
@@ -137,6 +141,11 @@ def _keep(session: sqlite3.Connection, jobs: Iterable[str]) -> None:
     for table in ("work_items", "mutation_specs"):
         others = [(job,) for (job,) in session.execute(f"select job_id from {table}") if job not in kept]
         session.executemany(f"delete from {table} where job_id = ?", others)
+
+
+def _forget_survivors(session: Path) -> None:
+    with sqlite3.connect(session) as opened:
+        opened.execute("delete from work_results where upper(test_outcome) like '%SURVIVED%'")
 
 
 if __name__ == "__main__":

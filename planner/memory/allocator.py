@@ -63,7 +63,9 @@ class CachingAllocator:
         self._allowed_bytes: int | None = None
         if device_bytes is not None and conf.per_process_memory_fraction < 1.0:
             self._allowed_bytes = int(conf.per_process_memory_fraction * device_bytes)
-        self._collects = self._allowed_bytes is not None and conf.garbage_collection_threshold is not None
+        self._garbage_above_bytes: int | None = None
+        if self._allowed_bytes is not None and conf.garbage_collection_threshold is not None:
+            self._garbage_above_bytes = int(conf.garbage_collection_threshold * self._allowed_bytes)
         self._max_split_bytes = conf.max_split_size_bytes or _UNLIMITED
         self._max_rounding_bytes = conf.max_non_split_rounding_bytes or conf.large_segment_size_bytes
         small = {"split_from_bytes": MIN_BLOCK_BYTES, "split_below_bytes": _UNLIMITED}
@@ -75,7 +77,7 @@ class CachingAllocator:
             split_from_bytes=MIN_BLOCK_BYTES if conf.expandable_segments else SMALL_SIZE_BYTES + 1,
             split_below_bytes=_UNLIMITED if conf.expandable_segments else self._max_split_bytes,
         )
-        self.takes_first = not self._collects and self._max_split_bytes == _UNLIMITED
+        self.takes_first = self._garbage_above_bytes is None and self._max_split_bytes == _UNLIMITED
         """Whether a request is served by the first cached block that is large enough, whatever happened before."""
         self._live: dict[Hashable, Block | None] = {}
         self._next_address = 0
@@ -224,7 +226,7 @@ class CachingAllocator:
 
     def _cached_block(self, pool: BlockPool, rounded: int) -> Block | None:
         """``get_free_block``: the smallest free block that fits, then the lowest; taken out of the pool."""
-        if self._collects:
+        if self._garbage_above_bytes is not None:
             pool.num_searches += 1
         index = pool.first_of(rounded)
         if index == len(pool.blocks):
@@ -240,8 +242,7 @@ class CachingAllocator:
 
     def _new_block(self, pool: BlockPool, rounded: int, size_bytes: int) -> Block:
         """``malloc`` where no cached block fits: ask the driver; refused, release cached memory and ask again."""
-        if self._collects:
-            self._collect_garbage()
+        self._collect_garbage()
         block = self._from_driver(pool, rounded)
         if block is None and self._release_oversize(pool, rounded):
             block = self._from_driver(pool, rounded)
@@ -303,12 +304,12 @@ class CachingAllocator:
     def _collect_garbage(self) -> None:
         """``garbage_collect_cached_blocks``: above the threshold, give back the large segments longest unused.
 
-        Age is counted in searches of the large pool; each pass gives back those of at least the average age.
+        Age is counted in searches of the large pool; each pass gives back those of at least the average age. What lies
+        in an expandable segment has a neighbour, address space at least, and stays.
         """
-        threshold, allowed = self.conf.garbage_collection_threshold, self._allowed_bytes
-        if threshold is None or allowed is None or self._expandable:
+        if self._garbage_above_bytes is None:
             return
-        target_bytes = self.reserved_bytes - int(threshold * allowed)
+        target_bytes = self.reserved_bytes - self._garbage_above_bytes
         searches = self._large.num_searches
         idle = [block for block in self._large.blocks if block.prev is None and block.next is None]
         while target_bytes > 0 and idle:

@@ -124,7 +124,7 @@ def live_at_peak(replay: Replay, *, limit: int = 24) -> tuple[LiveTensor, ...]:
     storages, changes, _ = expand(replay)
     sizes = [storages[change].size_bytes if change >= 0 else -storages[~change].size_bytes for change in changes]
     levels = list(accumulate(sizes))
-    highest = levels.index(max(levels)) if levels else -1
+    highest = levels.index(max(levels))
     while highest + 1 < len(changes) and changes[highest + 1] >= 0:  # what weighs nothing is there too
         highest += 1
     dead = {~change for change in changes[: highest + 1] if change < 0}

@@ -256,6 +256,17 @@ def test_garbage_collection_needs_a_memory_fraction() -> None:
     assert memory.reserved_bytes == 120 * MIB
 
 
+def test_pages_of_expandable_segments_are_no_garbage() -> None:
+    """PyTorch's garbage_collect_cached_blocks releases whole segments, and an expandable one is none that it knows."""
+    conf = "expandable_segments:True,garbage_collection_threshold:0.1,per_process_memory_fraction:0.5"
+    memory = allocator(conf, device_mib=400)
+    memory.malloc("a", 60 * MIB)
+    memory.free("a")
+    memory.malloc("b", 100 * MIB)
+    assert in_mib(memory) == (100, 100)  # the pages of a, and two more
+    assert memory.num_retries == 0
+
+
 def test_a_memory_fraction_caps_what_is_reserved() -> None:
     memory = allocator("per_process_memory_fraction:0.5", device_mib=100)
     memory.malloc("x", 40 * MIB)

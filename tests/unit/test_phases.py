@@ -3,9 +3,10 @@
 import pytest
 
 from tests.unit.test_estimate import BF16, LLAMA, WORKLOAD, hand, priced
+from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.errors import UnsupportedError, UsageError
 from vramplan.planner.estimate import estimate
-from vramplan.planner.memory.phases import warmed_up_bytes
+from vramplan.planner.memory.phases import Parts, resuming, saving, warmed_up_bytes
 from vramplan.planner.memory.static import count_static
 from vramplan.planner.methods import Full, Lora, Qlora
 from vramplan.planner.resolve import resolve
@@ -36,6 +37,33 @@ def test_saving_and_resuming_hold_what_lies_between_two_steps() -> None:
     for phase in ("save", "resume"):
         assert _line(candidate, phase, "weights") == 2 * params
         assert _line(candidate, phase, "optimizer") == 4 * params
+
+
+def test_a_mixture_that_is_saved_whole_has_its_experts_taken_apart() -> None:
+    """Mixtral 8x7B's file has each expert's projections by themselves; in memory w1 and w3 of 8 experts are one tensor
+    of (8, 2 x 14336, 4096) in each of 32 layers, of which a copy in parts is made while it is written."""
+    mixtral = resolve_model("mistralai/Mixtral-8x7B-v0.1", online=False)
+    apart = 32 * 8 * 2 * 14336 * 4096
+    between: Parts = {"weights": 7, "temporaries": 100}
+    full = TrainingSetup(method=Full(), precision=BF16)
+    assert saving(between, mixtral, full) == {"weights": 7, "temporaries": 100 + 2 * apart}
+    assert saving({"weights": 7}, mixtral, full) == {"weights": 7, "temporaries": 2 * apart}
+    assert saving(between, mixtral, TrainingSetup(method=Lora(r=16), precision=BF16)) == between
+    gpt_oss = resolve_model("openai/gpt-oss-20b", online=False)  # whose file has them as memory does
+    assert saving(between, gpt_oss, full) == between
+
+
+def test_a_resumed_run_holds_the_adapter_twice_until_the_optimizers_states_are_more() -> None:
+    base: Parts = {"weights": 50, "adapter": 9, "optimizer": 18, "gradients": 4}
+    assert resuming(base, 9) == {"weights": 50, "quantization_state": 0, "adapter": 9, "buffers": 0, "optimizer": 18}
+    without = {name: size for name, size in base.items() if name != "optimizer"}
+    assert resuming(without, 9) == {
+        "weights": 50,
+        "quantization_state": 0,
+        "adapter": 9,
+        "buffers": 0,
+        "temporaries": 9,
+    }
 
 
 def test_loading_never_is_the_peak() -> None:
