@@ -204,6 +204,16 @@ class VramplanApp(NavigatedApp):
             self._change_run(self._run().model_copy(update={"status": "stopping"}))
             self.core.stop()
 
+    def pause_run(self) -> None:
+        """Ask the training child to wait after its step; asked again, to go on."""
+        run = self._run()
+        if run.status == "running":
+            self._change_run(run.model_copy(update={"status": "pausing"}))
+            self.core.pause()
+        elif run.under_way:
+            self._change_run(run.model_copy(update={"status": "running"}))
+            self.core.go_on()
+
     @on(DeviceChosen)
     async def _device_chosen(self, event: DeviceChosen) -> None:
         self.workers.cancel_group(self, "device")

@@ -82,6 +82,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("plan.diff", "c", "compare_plans", "Diff", "what differs from another plan", "plan", True),
     Action("plan.export", "e", "export", "Export", "write it for another engine", "plan", True),
     Action("run.start", "r", "start_run", "Run", "start the run (asks first)", "run", True),
+    Action("run.pause", "p", "pause_run", "Pause", "save and wait after this step, or go on", "run", True),
+    Action("run.checkpoint", "c", "save_run", "Checkpoint", "save after this step", "run", True),
     Action("run.stop", "x", "stop_run", "Stop", "stop the run (asks first)", "run", True),
     Action("runs.resume", "r", "resume", "Resume", "go on from the newest checkpoint (asks first)", "runs", True),
     Action("runs.merge", "m", "merge", "Merge", "fold the adapter into its base (asks first)", "runs", True),

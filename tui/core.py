@@ -109,6 +109,15 @@ class Core(Protocol):
     def stop(self) -> None:
         """Ask the child that runs now to stop after its step; its last events still arrive."""
 
+    def pause(self) -> None:
+        """Ask the child that runs now to save and wait after its step."""
+
+    def go_on(self) -> None:
+        """Let the child that was asked to wait go on."""
+
+    def checkpoint(self) -> None:
+        """Ask the child that runs now to save after its step."""
+
     def runs(self) -> "tuple[tuple[PastRun, ...], tuple[str, ...]]":
         """What was run here, the latest first, and why folders were left out."""
 

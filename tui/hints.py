@@ -7,7 +7,7 @@ HINTS: dict[str, str] = {
     "budget": "up and down choose an option, left and right turn it; v shows the memory another way; u undoes",
     "compare": "enter takes a method; o sorts; f leaves only what fits",
     "plan": "s writes the plan file; y copies the command that does the same; r runs it",
-    "run": "r starts the run, x stops it; you may look at other screens meanwhile",
+    "run": "r starts the run, p pauses it, x stops it; you may look at other screens meanwhile",
     "runs": "r resumes, m merges, c chats with what came of a run; space marks several for one chat",
     "chat": "n lets another adapter answer; esc leaves the box",
 }

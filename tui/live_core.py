@@ -172,6 +172,18 @@ class LiveCore(LiveFinished):
         if self._run is not None:
             self._run.stop()
 
+    def pause(self) -> None:
+        if self._run is not None:
+            self._run.pause()
+
+    def go_on(self) -> None:
+        if self._run is not None:
+            self._run.go_on()
+
+    def checkpoint(self) -> None:
+        if self._run is not None:
+            self._run.checkpoint()
+
     def remembered(self) -> Remembered:
         return read_remembered()
 

@@ -3,7 +3,7 @@
 from math import isfinite
 from typing import Literal
 
-from vramplan.executor.events import Event, Failed, Finished, Step, Verified
+from vramplan.executor.events import Event, Failed, Finished, Paused, Resumed, Step, Verified
 from vramplan.planner.cli.glance import Glance
 from vramplan.planner.values import Value
 from vramplan.tui.bindings import key_of
@@ -20,7 +20,7 @@ RUNNING = ("run_saved", "start_run", "resume", "merge", "chat")
 MODEL_FIRST = f"choose a model first ({key_of('model')})"
 SAVE_FIRST = f"save the plan first ({key_of('plan')}, then s)"
 
-RunStatus = Literal["running", "stopping", "done", "failed", "interrupted"]
+RunStatus = Literal["running", "pausing", "paused", "stopping", "done", "failed", "interrupted"]
 
 
 class RunState(Value):
@@ -42,7 +42,7 @@ class RunState(Value):
     @property
     def under_way(self) -> bool:
         """A child process is (or may be) alive."""
-        return self.status in ("running", "stopping")
+        return self.status in ("running", "pausing", "paused", "stopping")
 
     def after(self, event: Event) -> "RunState":
         """The run once this event has been heard."""
@@ -53,6 +53,9 @@ class RunState(Value):
                 return self.model_copy(update={"step": event, "losses": losses})
             case Verified():  # the run begins anew: the steps before it are no part of its curve
                 return self._logged(event, step=None, losses=())
+            case Paused() | Resumed():
+                status = "paused" if isinstance(event, Paused) else "running"
+                return self._logged(event, status=self.status if self.status == "stopping" else status)
             case Failed():
                 remedy = f" — {event.remedy}" if event.remedy else ""
                 return self._logged(event, failure=event.message + remedy, interrupted=event.interrupted)
@@ -138,8 +141,12 @@ def _why_not_run(state: State, action: str) -> str | None:
     running = state.run is not None and state.run.under_way
     if action in ("start_run", "run_saved", "resume", "take_device") and running:
         return "a run is under way"
-    if action == "stop_run" and not running:
+    if action in ("stop_run", "pause_run", "save_run") and not running:
         return "no run is under way"
+    if action in ("pause_run", "save_run") and state.run is not None and state.run.status == "stopping":
+        return "the run is being stopped"
+    if action == "save_run" and state.run is not None and state.run.status == "paused":
+        return "where it is paused, it is saved"
     if action in ("start_run", "run_saved", "compare_plans", "export") and state.saved is None:
         return SAVE_FIRST
     return None

@@ -73,8 +73,12 @@ async def driving(
         yield driver
 
 
-async def train_three_steps(driver: Driver, model: Path, data: Path) -> str:
-    """From the first screen to the report of a finished run, on the first device here; the report's screen."""
+async def train_three_steps(driver: Driver, model: Path, data: Path, *, pauses: bool = False) -> str:
+    """From the first screen to the report of a finished run, on the first device here; the report's screen.
+
+    Args:
+        pauses: ask for a pause while it loads, and let it go on from there.
+    """
     await driver.press("d", until="here: ")
     await driver.press("enter", until=lambda: driver.app.state.choice.device is not None)
     await driver.press("slash")
@@ -88,5 +92,9 @@ async def train_three_steps(driver: Driver, model: Path, data: Path) -> str:
     await driver.press("6", until="3 steps")
     await driver.press("s", until="written: runs/")
     await driver.press("r", until="now?")
-    await driver.press("y", until="done: 8 sets the estimate")
+    await driver.press("y", until="running")
+    if pauses:
+        await driver.press("p", until="paused after step 1")
+        await driver.press("p", until="going on after a pause of")
+    await driver.wait("done: 8 sets the estimate")
     return await driver.press("8", until="measured by")

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.fakes import make_budget, make_candidate, make_cpu, make_device, make_model_spec, make_plan, make_report
 from vramplan.executor.checks import Check
-from vramplan.executor.events import Event, Failed, Finished, Measured, Progress, Saved, Started, Step
+from vramplan.executor.events import Event, Failed, Finished, Measured, Paused, Progress, Resumed, Saved, Started, Step
 from vramplan.executor.preflight import Preflight
 from vramplan.executor.runs import PastRun
 from vramplan.planner.adapters.hub_search import HubModel
@@ -152,6 +152,7 @@ class FakeCore:
         self.saved: list[Choice] = []
         self.launched: list[tuple[SavedPlan, bool]] = []
         self.stopped = asyncio.Event()
+        self.asked: asyncio.Queue[str] = asyncio.Queue()
         self.kept = Remembered(hinted=tuple(name for name, _ in STEPS)) if kept is None else kept
         self.merged: list[str] = []
         self.chats: list[FakeChat] = []
@@ -295,14 +296,37 @@ class FakeCore:
         self.launched.append((saved, resume))
         for number, event in enumerate(self.events):
             if number == self.hold_after:
-                await self.stopped.wait()
-                yield Failed(time=99.0, message="stopped as asked", interrupted=True)
+                async for said in self._held():
+                    yield said
                 return
             await asyncio.sleep(0)
             yield event
 
+    async def _held(self) -> AsyncGenerator[Event, None]:
+        """A run that stands at its first step and does what is asked of it until it is stopped."""
+        saved = Saved(time=50.0, step=1, path="runs/fake/checkpoint-1", size_bytes=5 * MIB)
+        answers: dict[str, tuple[Event, ...]] = {
+            "checkpoint": (saved,),
+            "pause": (saved, Paused(time=51.0, step=1)),
+            "go_on": (Resumed(time=52.0, step=1, paused_seconds=60.0),),
+        }
+        while (word := await self.asked.get()) != "stop":
+            for answer in answers[word]:
+                yield answer
+        yield Failed(time=99.0, message="stopped as asked", interrupted=True)
+
     def stop(self) -> None:
         self.stopped.set()
+        self.asked.put_nowait("stop")
+
+    def pause(self) -> None:
+        self.asked.put_nowait("pause")
+
+    def go_on(self) -> None:
+        self.asked.put_nowait("go_on")
+
+    def checkpoint(self) -> None:
+        self.asked.put_nowait("checkpoint")
 
     def runs(self) -> tuple[tuple[PastRun, ...], tuple[str, ...]]:
         self._fail("runs")

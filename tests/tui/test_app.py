@@ -235,6 +235,24 @@ async def test_stopping_asks_and_then_waits_for_the_childs_last_word() -> None:
         await driver.wait(lambda: driver.app.state.run is not None and driver.app.state.run.status == "interrupted")
 
 
+async def test_a_run_is_paused_goes_on_and_saves_when_asked_to() -> None:
+    core = FakeCore(hold_after=4)
+    async with driving(core, (120, 40)) as driver:
+        await to_run(driver)
+        await driver.press("p", until="no run is under way")
+        await driver.press("r", "y", until="step 1 of 3")
+        await driver.press("c", until="saved runs/fake/checkpoint-1")
+        text = await driver.press("p", until="paused after step 1")
+        assert "p goes on; what is trained so far is saved, the memory stays taken" in text
+        await driver.press("c", until="where it is paused, it is saved")
+        text = await driver.press("p", until="going on after a pause of 0:01:00")
+        assert "p goes on" not in text
+        assert "running  step 1 of 3" in text
+        await driver.press("p", until="paused  step 1 of 3")
+        await driver.press("x", "y", until="stopped as asked")
+        await driver.wait(lambda: driver.app.state.run is not None and driver.app.state.run.status == "interrupted")
+
+
 async def test_leaving_during_a_run_asks_first_and_stops_it() -> None:
     core = FakeCore(hold_after=4)
     async with driving(core) as driver:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import make_candidate, make_device, make_plan
 from tests.tui.fake_core import FakeCore, script, spec
-from vramplan.executor.events import Failed, Step
+from vramplan.executor.events import Failed, Paused, Resumed, Step
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cli.main import build_parser
 from vramplan.planner.cli.options import given_options
@@ -121,6 +121,11 @@ def test_a_run_is_what_its_events_say() -> None:
     assert RunState(saved=run.saved).after(nan).losses == ()
     stopped = RunState(saved=run.saved).after(Failed(time=1.0, message="stopped", interrupted=True))
     assert stopped.ended().status == "interrupted"
+    waits = RunState(saved=run.saved).after(Paused(time=1.0, step=1))
+    assert (waits.status, waits.under_way) == ("paused", True)
+    assert waits.after(Resumed(time=2.0, step=1, paused_seconds=1.0)).status == "running"
+    ends = RunState(saved=run.saved, status="stopping").after(Paused(time=1.0, step=1))
+    assert ends.status == "stopping"
 
 
 PLENTY = 10**15

@@ -1,4 +1,4 @@
-"""The app on the real core: a tiny model in a folder, priced, planned, trained for three steps and read back."""
+"""The app on the real core: a tiny model in a folder, priced, planned, trained with a pause and read back."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ async def test_a_tiny_model_from_its_folder_to_the_report(tmp_path: Path, monkey
     data = write_jsonl(tmp_path / "train.jsonl", prompt_completion_rows())
     monkeypatch.chdir(tmp_path)
     async with driving(LiveCore(), patience_seconds=300.0) as driver:
-        text = await train_three_steps(driver, model, data)
+        text = await train_three_steps(driver, model, data, pauses=True)
     run = driver.app.state.run
     assert run is not None
     assert run.report is not None

@@ -16,7 +16,7 @@ from vramplan.tui.command_line import run_command
 from vramplan.tui.messages import RunWanted
 from vramplan.tui.screens.confirm import Confirm
 from vramplan.tui.screens.step import StepScreen
-from vramplan.tui.state import EVENTS_KEPT, RunState, State
+from vramplan.tui.state import EVENTS_KEPT, RunState, RunStatus, State
 from vramplan.tui.text import cell, line
 from vramplan.tui.theme import GREEN, VERMILLION, YELLOW
 from vramplan.tui.threads import in_thread
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from vramplan.executor.checks import Check
 
 CHECKS = {"ok": ("ok", GREEN), "warns": ("warns", YELLOW), "blocks": ("blocks", VERMILLION)}
+
+
+SAID: dict[RunStatus, str] = {
+    "pausing": "it saves and waits after this step",
+    "paused": "p goes on; what is trained so far is saved, the memory stays taken",
+    "interrupted": "stopped",
+}
 
 
 class RunScreen(StepScreen):
@@ -113,8 +120,8 @@ class RunScreen(StepScreen):
             self.notice.say(f"done: {key_of('runs')} sets the estimate beside what happened")
         elif run.failure:
             self.notice.fail(run.failure)
-        elif run.status == "interrupted":
-            self.notice.say("stopped")
+        elif run.status in SAID:
+            self.notice.say(SAID[run.status])
 
     @work(exit_on_error=False, group="ask")
     async def action_start_run(self) -> None:
@@ -127,6 +134,16 @@ class RunScreen(StepScreen):
             self.post_message(RunWanted(saved))
         else:
             self.notice.say("ready: r starts the run")
+
+    def action_pause_run(self) -> None:
+        """Pause the run, or let it go on."""
+        self.notice.say("")
+        self.vramplan.pause_run()
+
+    def action_save_run(self) -> None:
+        """A checkpoint after this step."""
+        self.vramplan.core.checkpoint()
+        self.notice.say("it saves after this step")
 
     @work(exit_on_error=False, group="ask")
     async def action_stop_run(self) -> None:

@@ -27,6 +27,8 @@ from vramplan.tui.theme import GREEN, GREY, SKY, VERMILLION, YELLOW
 
 STATUS: dict[RunStatus, tuple[str, str]] = {
     "running": ("running", SKY),
+    "pausing": ("pausing", YELLOW),
+    "paused": ("paused", YELLOW),
     "stopping": ("stopping", YELLOW),
     "done": ("done", GREEN),
     "failed": ("failed", VERMILLION),
