@@ -33,9 +33,9 @@ MODULES = (
     "alloc_conf",
 )  # fmt: skip
 TESTS = (
-    "allocator", "replay", "fused_loss", "static_memory", "shipped_answers", "phases", "structure", "estimate",
-    "alloc_conf", "memory_model_document", "seed_examples", "layerwise", "explain", "timeline", "passes", "peaks",
-    "allocator_properties", "reserved", "sharding",
+    "allocator", "replay", "fused_loss", "optimizer_memory", "static_memory", "shipped_answers", "phases", "structure",
+    "estimate", "alloc_conf", "memory_model_document", "seed_examples", "layerwise", "explain", "timeline", "passes",
+    "peaks", "allocator_properties", "reserved", "sharding",
 )  # fmt: skip
 """Tests of the memory model that need no PyTorch, the quick ones first: the first that fails ends a trial."""
 ANNOTATIONS = "%BitOr_%"
@@ -64,7 +64,7 @@ def main() -> None:
             _forget_survivors(session)
         _cosmic_ray(["baseline", str(config)], tree, environment)
         _cosmic_ray(["exec", str(config), str(session)], tree, environment)
-        found = outcome(session) | {"seed": args.seed}
+        found = outcome(session) | {"seed": args.seed, "commit": _commit()}
     RESULT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(f"{found['killed']} of {found['faults']} noticed")
 
@@ -88,6 +88,11 @@ def outcome(session: Path) -> dict[str, Any]:
         "killed": len(rows) - len(survived),
         "survived": survived,
     }
+
+
+def _commit() -> str:
+    head = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(head, cwd=REPOSITORY, capture_output=True, check=True, text=True).stdout.strip()
 
 
 def _copy(tree: Path) -> None:
