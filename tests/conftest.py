@@ -14,9 +14,13 @@ from hypothesis import HealthCheck, Phase, settings
 # Time is never a reason to fail here: tests share the machine with each other.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
-# For trials where only whether a test fails matters: the same examples each time, and none made smaller.
+# For trials where only whether a test fails matters: the same few examples each time, and none made smaller.
 settings.register_profile(
-    "trial", settings.get_profile("untimed"), derandomize=True, phases=[Phase.explicit, Phase.generate]
+    "trial",
+    settings.get_profile("untimed"),
+    derandomize=True,
+    max_examples=25,
+    phases=[Phase.explicit, Phase.generate],
 )
 
 _TRAIN_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
