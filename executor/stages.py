@@ -47,7 +47,7 @@ def run_stages(args: argparse.Namespace, plan: Plan, run_one: RunOne) -> ExitCod
         RunError: a stage or the merge failed.
     """
     folder = args.plan.parent
-    check_later(args, plan)
+    check_later(plan, folder, args.allow_drift)
     if args.start_over:
         _clear_merged(folder)
     told: list[dict[str, Any]] = []
@@ -82,13 +82,16 @@ def _run_stage(
     return code
 
 
-def check_later(args: argparse.Namespace, plan: Plan) -> None:
+def check_later(plan: Plan, folder: Path, allow: list[str]) -> None:
     """The later stages could start, before the first has cost anything: the base stands in for what is merged later.
+
+    Args:
+        folder: the plan's.
+        allow: the differences a person accepts.
 
     Raises:
         PreflightError: one could not, or there is no room for the merged model.
     """
-    folder = args.plan.parent
     for number in range(2, 2 + len(plan.later_stages)):
         later, place = later_plan(plan, number), stage_folder(folder, number)
         place.mkdir(exist_ok=True)
@@ -97,7 +100,7 @@ def check_later(args: argparse.Namespace, plan: Plan) -> None:
             place / "plan.json",
             device=device_here(later),
             packages=installed_packages(),
-            allow=args.allow_drift,
+            allow=allow,
             verified=True,  # its own few steps come before it
             resumes=True,
         )

@@ -77,6 +77,8 @@ _SAMPLED = {
     "test_exported_ranks": 8,
     "test_ranks": 32,
     "test_real_run": 8,
+    "test_real_chat": 24,
+    "test_a_plan_of_two_stages_is_run_to_its_end": 30,
     "test_cli": 2,
     "test_measure": 3,
     "test_trace_check": 2,

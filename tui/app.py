@@ -168,7 +168,12 @@ class VramplanApp(NavigatedApp):
             async for event in events:
                 self.state = self.state.model_copy(update={"run": self._run().after(event)})
                 self._draw_soon()
-        self._change_run(self._run().ended())
+        run = self._run().ended()
+        self._change_run(run)
+        if run.status == "done" and run.saved.plan.later_stages:
+            following = await in_thread(self.core.next_stage, run.saved)
+            if following is not None:
+                self.post_message(RunWanted(following))
 
     def _draw_soon(self) -> None:
         """A child may say much at once: it is drawn a few times a second, however many events there are."""

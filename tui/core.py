@@ -106,6 +106,9 @@ class Core(Protocol):
     def launch(self, saved: SavedPlan, *, resume: bool = False) -> AsyncGenerator[Event, None]:
         """Start the training child and yield what it says until it ends; closing the generator stops it."""
 
+    def next_stage(self, saved: SavedPlan) -> SavedPlan | None:
+        """Of a plan of two stages whose first has finished, the second, on its merged result; None of any other."""
+
     def stop(self) -> None:
         """Ask the child that runs now to stop after its step; its last events still arrive."""
 

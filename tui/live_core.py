@@ -149,8 +149,11 @@ class LiveCore(LiveFinished):
     def preflight(self, saved: SavedPlan) -> "Preflight":
         from vramplan.executor.cli import check
         from vramplan.executor.here import device_here
+        from vramplan.executor.stages import check_later
 
-        return check(saved.plan, Path(saved.path), device_here(saved.plan), allow=[])
+        path = Path(saved.path)
+        check_later(saved.plan, path.parent, [])
+        return check(saved.plan, path, device_here(saved.plan), allow=[])
 
     async def launch(self, saved: SavedPlan, *, resume: bool = False) -> AsyncGenerator[Event, None]:
         from vramplan.executor.here import device_here

@@ -101,6 +101,15 @@ class LiveFinished:
         merge(found, output, found.plan.setup.precision.dtype)
         return str(output)
 
+    def next_stage(self, saved: SavedPlan) -> SavedPlan | None:
+        from vramplan.executor.stages import begin_stage
+        from vramplan.planner.adapters.plan_files import read_plan
+
+        if not saved.plan.later_stages:
+            return None
+        path = begin_stage(saved.plan, Path(saved.path).parent, 2)
+        return SavedPlan(path=str(path), plan=read_plan(path))
+
     def open_chat(self, folders: tuple[str, ...]) -> LiveChat:
         return LiveChat(folders)
 

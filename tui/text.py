@@ -1,5 +1,7 @@
 """Text from outside (names, paths, messages) made safe to draw: no markup, no control characters, one line."""
 
+from typing import TYPE_CHECKING
+
 from rich.text import Text
 from textual.content import Content
 
@@ -9,6 +11,9 @@ from vramplan.planner.errors import VramplanError
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.units import format_bytes, format_count, format_gib
 from vramplan.tui.bindings import key_of
+
+if TYPE_CHECKING:
+    from vramplan.executor.preflight import Preflight
 
 
 def line(text: str, style: str = "") -> Content:
@@ -63,6 +68,11 @@ def describe_device(device: Device | None) -> str:
     if device.bf16_native:
         parts.append("bf16")
     return " · ".join(parts)
+
+
+def what_blocks(preflight: "Preflight") -> str:
+    """What to do about each check that blocks a run."""
+    return "; ".join(check.remedy or check.found for check in preflight.checks if check.verdict == "blocks")
 
 
 def describe_error(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from vramplan.planner.methods import METHOD_NAMES
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.plan import Plan
 from vramplan.planner.resolve import given_for_method, resolve
+from vramplan.planner.stages import later_plan
 from vramplan.planner.units import GIB, MIB, parse_bytes
 from vramplan.planner.workload import RowLengths
 from vramplan.tui.bindings import STEPS
@@ -142,11 +143,13 @@ class FakeCore:
         hold_after: int | None = None,
         errors: dict[str, Exception] | None = None,
         kept: Remembered | None = None,
+        past: Sequence[PastRun] = (),
     ) -> None:
         self.device = make_device() if device is None else device
         self.events = tuple(script() if events is None else events)
         self.checks = tuple(checks or (Check(name="device", verdict="ok", found="RTX 4090, 23.00 GiB free"),))
         self.hold_after = hold_after
+        self.past = tuple(past)
         self.errors = errors or {}
         self.priced: list[Knobs] = []
         self.saved: list[Choice] = []
@@ -302,6 +305,12 @@ class FakeCore:
             await asyncio.sleep(0)
             yield event
 
+    def next_stage(self, saved: SavedPlan) -> SavedPlan | None:
+        self._fail("next_stage")
+        if not saved.plan.later_stages:
+            return None
+        return SavedPlan(path=saved.path.replace("plan.json", "stage-2/plan.json"), plan=later_plan(saved.plan, 2))
+
     async def _held(self) -> AsyncGenerator[Event, None]:
         """A run that stands at its first step and does what is asked of it until it is stopped."""
         saved = Saved(time=50.0, step=1, path="runs/fake/checkpoint-1", size_bytes=5 * MIB)
@@ -335,4 +344,4 @@ class FakeCore:
         runs = [PastRun(folder="runs/stopped", plan=stopped, status="interrupted", report=report, checkpoint_step=10)]
         for saved, _ in self.launched:
             runs.insert(0, PastRun(folder="runs/fake", plan=saved.plan, status="done", report=make_report(saved.plan)))
-        return tuple(runs), ()
+        return (*self.past, *runs), ()

@@ -1,16 +1,21 @@
 """What each screen does beside the straight way through, on a scripted core: hardware, data, the Hub, plans, chat."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.widgets import Input
 
-from tests.fakes import make_device
+from tests.fakes import make_device, make_plan
 from tests.tui.driving import Driver, driving, screen_text
 from tests.tui.fake_core import FakeCore, spec
 from tests.tui.test_app import to_budget, to_run
+from vramplan.executor.checks import Check
+from vramplan.executor.runs import PastRun
 from vramplan.planner.device import Device, Holder
 from vramplan.planner.errors import BadDataError, GatedModelError, OfflineError, RunError
+from vramplan.planner.plan import Plan, Stage
+from vramplan.planner.stages import with_later_stages
 from vramplan.planner.units import GIB
 from vramplan.tui.bindings import STEPS
 from vramplan.tui.choice import Choice, Knobs
@@ -191,6 +196,52 @@ async def test_a_finished_run_is_merged_once_confirmed_and_an_unfinished_one_is_
     assert core.merged == ["runs/fake"]
 
 
+def two_stages() -> Plan:
+    plan = make_plan(model=spec("fake/llama-1b"))
+    names = ("workload", "setup", "recipe", "budget", "verdict", "program")
+    stage = Stage(trainable_params=7, **{name: getattr(plan, name) for name in names})
+    return with_later_stages(plan, (stage,))
+
+
+@pytest.mark.parametrize(
+    ("status", "asks", "paths"),
+    [
+        ("planned", "Run runs/two/plan.json now?", ["runs/two/plan.json", "runs/two/stage-2/plan.json"]),
+        ("done", "Go on with the second stage of runs/two?", ["runs/two/stage-2/plan.json"]),
+    ],
+)
+async def test_a_plan_of_two_stages_is_begun_or_gone_on_with_to_its_end(
+    status: Any, asks: str, paths: list[str]
+) -> None:
+    core = FakeCore(past=[PastRun(folder="runs/two", plan=two_stages(), status=status)])
+    async with driving(core) as driver:
+        await driver.press("8", until=f"runs/two is {status}")
+        await driver.press("r", until=asks)
+        await driver.press("y", until=lambda: len(core.launched) == len(paths))
+        await driver.wait("done: 8 sets the estimate")
+    assert [(saved.path, resume) for saved, resume in core.launched] == [(path, False) for path in paths]
+
+
+async def test_a_merge_that_fails_between_two_stages_ends_the_run_with_its_reason() -> None:
+    errors: dict[str, Exception] = {"next_stage": RunError("no room for the merged model", remedy="free 3 GiB")}
+    core = FakeCore(past=[PastRun(folder="runs/two", plan=two_stages(), status="planned")], errors=errors)
+    async with driving(core) as driver:
+        await driver.press("8", until="planned")
+        await driver.press("r", "y", until="✗ no room for the merged model — free 3 GiB")
+        run = driver.app.state.run
+        assert run is not None
+        assert run.status == "failed"
+
+
+async def test_a_planned_run_that_may_not_begin_says_why() -> None:
+    checks = [Check(name="data", verdict="blocks", found="the plan names no file", remedy="set one")]
+    core = FakeCore(past=[PastRun(folder="runs/two", plan=two_stages(), status="planned")], checks=checks)
+    async with driving(core) as driver:
+        await driver.press("8", until="planned")
+        await driver.press("r", until="✗ may not run: set one")
+    assert core.launched == []
+
+
 async def test_a_chat_switches_adapters_and_its_process_ends_with_it() -> None:
     core = FakeCore()
     async with driving(core) as driver:
@@ -200,7 +251,7 @@ async def test_a_chat_switches_adapters_and_its_process_ends_with_it() -> None:
         await driver.press("c", until="‹runs/fake›")
         await driver.type("[red] hi")
         await driver.press("enter", until="ih ]der[")
-        await driver.press("tab", "n", until="‹base›")
+        await driver.press("escape", "n", until="‹base›")
         await driver.press("y", until="copied: vramplan chat runs/fake")
         await driver.press("x", "l", "e", until="nobody to talk to yet")
         assert core.chats[0].stopped

@@ -133,7 +133,7 @@ class Runs:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
         self.calls: list[tuple[str, bool]] = []
         self.ends = ExitCode.OK
-        monkeypatch.setattr(stages, "check_later", lambda args, plan: None)
+        monkeypatch.setattr(stages, "check_later", lambda plan, folder, allow: None)
         monkeypatch.setattr(stages, "merge", self.merge)
 
     def one(self, args: argparse.Namespace) -> tuple[ExitCode, dict[str, Any]]:

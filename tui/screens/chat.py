@@ -108,6 +108,13 @@ class ChatScreen(StepScreen):
         """Go to the prompt."""
         self.set_focus(self.query_one("#prompt"))
 
+    async def action_leave(self) -> None:
+        """Out of the prompt, where one is being written; else to the screen before."""
+        if isinstance(self.focused, Input):
+            self.set_focus(None)
+        else:
+            await self.vramplan.action_back()
+
     def action_next_adapter(self) -> None:
         """The next who can answer; the conversation begins anew."""
         chat = self._chat

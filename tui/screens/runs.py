@@ -21,7 +21,7 @@ from vramplan.tui.messages import ChatWanted, RunWanted
 from vramplan.tui.screens.confirm import Confirm
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import State
-from vramplan.tui.text import cell, line
+from vramplan.tui.text import cell, line, what_blocks
 from vramplan.tui.theme import GREEN, GREY, SKY, VERMILLION
 from vramplan.tui.threads import in_thread
 from vramplan.tui.widgets.row_table import RowTable
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 COLOURS = {"done": GREEN, "running": SKY, "failed": VERMILLION, "killed": VERMILLION}
 NO_RUNS = f"no runs here yet: save a plan ({key_of('plan')}) and run it ({key_of('run')})"
 RESUMABLE = ("failed", "interrupted", "killed")
+NOT_BEGUN = ("planned", "verified")
 
 
 class RunsScreen(StepScreen):
@@ -131,16 +132,44 @@ class RunsScreen(StepScreen):
 
     @work(exit_on_error=False, group="ask")
     async def action_resume(self) -> None:
-        """Go on from the chosen run's newest checkpoint, once confirmed."""
+        """Go on from the chosen run's newest checkpoint, or begin what was only planned, once confirmed."""
         run = self._chosen()
-        if run is None or run.status not in RESUMABLE or run.checkpoint_step is None:
+        if run is not None and run.status in NOT_BEGUN:
+            await self._begin(_saved(run))
+        elif run is not None and run.status == "done" and self._next_is_left(run):
+            await self._begin_next(run)
+        elif run is None or run.status not in RESUMABLE or run.checkpoint_step is None:
             said = "no run is chosen" if run is None else f"{run.folder} is {run.status}"
             self.notice.say(f"nothing to go on from: {said}{'' if run is None else _checkpoint_words(run)}")
-            return
-        if await self.app.push_screen_wait(Confirm(f"Go on with {run.folder} from step {run.checkpoint_step}?")):
-            saved = SavedPlan(path=str(Path(run.folder) / "plan.json"), plan=run.plan)
-            self.vramplan.post_message(RunWanted(saved, resume=True))
-            self.call_later(self.vramplan.action_go, "run")
+        elif await self.app.push_screen_wait(Confirm(f"Go on with {run.folder} from step {run.checkpoint_step}?")):
+            self._follow(_saved(run), resume=True)
+
+    def _next_is_left(self, run: "PastRun") -> bool:
+        """It is the first of two stages, and the second has not begun."""
+        begun = {each.folder for each in self._runs}
+        return bool(run.plan.later_stages) and not any(folder.startswith(f"{run.folder}/") for folder in begun)
+
+    async def _begin(self, saved: SavedPlan) -> None:
+        preflight = await in_thread(self.vramplan.core.preflight, saved)
+        if not preflight.go:
+            self.notice.fail(f"may not run: {what_blocks(preflight)}")
+        elif await self.app.push_screen_wait(Confirm(f"Run {saved.path} now?")):
+            self._follow(saved)
+
+    async def _begin_next(self, run: "PastRun") -> None:
+        if await self.app.push_screen_wait(Confirm(f"Go on with the second stage of {run.folder}?")):
+            self.notice.say(f"merging {run.folder} ...")
+            following = await in_thread(self.vramplan.core.next_stage, _saved(run))
+            if following is not None:
+                self._follow(following)
+
+    def _follow(self, saved: SavedPlan, *, resume: bool = False) -> None:
+        self.vramplan.post_message(RunWanted(saved, resume=resume))
+        self.call_later(self.vramplan.action_go, "run")
+
+
+def _saved(run: "PastRun") -> SavedPlan:
+    return SavedPlan(path=str(Path(run.folder) / "plan.json"), plan=run.plan)
 
 
 def _checkpoint_words(run: "PastRun") -> str:
@@ -148,10 +177,12 @@ def _checkpoint_words(run: "PastRun") -> str:
 
 
 def _run_row(run: "PastRun", marked: bool) -> tuple[str | Text, ...]:
-    report = run.report
+    from vramplan.executor.runs import run_name
+
+    report, name = run.report, run_name(Path(run.folder))
     used = None if report is None else report.process_bytes
     return (
-        f"• {Path(run.folder).name}" if marked else Path(run.folder).name,
+        f"• {name}" if marked else name,
         cell(run.status, style=f"bold {COLOURS.get(run.status, GREY)}"),
         format_bytes(run.plan.budget.process_bytes),
         "–" if used is None else format_bytes(used),
