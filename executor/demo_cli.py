@@ -79,11 +79,16 @@ def device_to_use(text: str) -> str:
 def commands(assets: DemoAssets, device: str, steps: int, plan_path: Path) -> Iterable[list[str]]:
     """The command lines, in order."""
     place = (str(assets.model), "--device", device, "--data", str(assets.train))
-    output = str(plan_path.parent / "adapter")
     yield ["recommend", *place, *SHAPE]
-    yield ["plan", *place, *SHAPE, *METHOD, *RECIPE, "--max-steps", str(steps), "--eval-data", str(assets.held_out),
-           "--output-dir", output, "-o", str(plan_path)]  # fmt: skip
+    yield plan_words(assets, device, steps, plan_path)
     yield ["run", str(plan_path), "--yes", "--track", "--no-verify"]
+
+
+def plan_words(assets: DemoAssets, device: str, steps: int, plan_path: Path) -> list[str]:
+    """The command line that plans the demo's run."""
+    return ["plan", str(assets.model), "--device", device, "--data", str(assets.train), *SHAPE, *METHOD, *RECIPE,
+            "--max-steps", str(steps), "--eval-data", str(assets.held_out),
+            "--output-dir", str(plan_path.parent / "adapter"), "-o", str(plan_path)]  # fmt: skip
 
 
 def run_all(lines: Iterable[list[str]]) -> ExitCode:

@@ -10,7 +10,7 @@ from textual.theme import Theme
 from textual.worker import Worker, WorkerState
 
 from vramplan.planner.device import Device
-from vramplan.planner.errors import VramplanError
+from vramplan.planner.errors import PreflightError, VramplanError
 from vramplan.tui.choice import Choice
 from vramplan.tui.core import Core
 from vramplan.tui.messages import ChatWanted, DeviceChosen, KnobsChanged, ModelChosen, PlanSaved, RunWanted
@@ -18,13 +18,13 @@ from vramplan.tui.navigation import NavigatedApp
 from vramplan.tui.remembered import Recent, Remembered
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import RunState, State
-from vramplan.tui.text import describe_error
+from vramplan.tui.text import describe_error, what_blocks
 from vramplan.tui.threads import in_thread
 
 PAUSE_SECONDS = 0.15
 """A key pressed within it takes the place of the last one: only then is the whole price worked out."""
 
-CANCELLABLE = ("price", "measure", "mark", "hub", "read", "open")
+CANCELLABLE = ("price", "measure", "mark", "hub", "read", "open", "demo")
 """Groups of workers whose work a person may give up."""
 
 DRAW_SECONDS = 0.1
@@ -81,7 +81,7 @@ class VramplanApp(NavigatedApp):
             device, note = await in_thread(found)
         except VramplanError:  # a product that is not known any more
             device, note = await in_thread(self.core.default_device)
-        self.change(self.state.choosing(device=device).model_copy(update={"device_note": note}))
+        self._reprice(self.state.choosing(device=device).model_copy(update={"device_note": note}))
 
     def _remember(self, device: Device | None = None, model: str | None = None) -> None:
         """Keep the last choices for the next time."""
@@ -193,6 +193,22 @@ class VramplanApp(NavigatedApp):
     def _change_run(self, run: RunState) -> None:
         self.change(self.state.model_copy(update={"run": run}))
 
+    @work(exclusive=True, exit_on_error=False, group="demo")
+    async def action_demo(self) -> None:
+        """Train the demo's small model on what is here, once confirmed."""
+        from vramplan.tui.screens.confirm import Confirm
+
+        try:
+            saved = await in_thread(self.core.demo)
+            preflight = await in_thread(self.core.preflight, saved)
+        finally:
+            self.narrate("")
+        if not preflight.go:
+            raise PreflightError(f"the demo may not run: {what_blocks(preflight)}")
+        if await self.push_screen_wait(Confirm(f"Train a small model here now? Its plan is {saved.path}")):
+            self.post_message(RunWanted(saved))
+            self.call_later(self.action_go, "run")
+
     @on(Worker.StateChanged)
     def _worker_failed(self, event: Worker.StateChanged) -> None:
         if event.state is not WorkerState.ERROR or event.worker.error is None:
@@ -222,9 +238,9 @@ class VramplanApp(NavigatedApp):
     @on(DeviceChosen)
     async def _device_chosen(self, event: DeviceChosen) -> None:
         self.workers.cancel_group(self, "device")
+        await self.action_back()  # first: who sees the device chosen types for the screen before
         self._reprice(self.state.choosing(device=event.device).model_copy(update={"device_note": event.note}))
         self._remember(event.device)
-        await self.action_back()
 
     @on(ChatWanted)
     async def _chat_wanted(self, event: ChatWanted) -> None:

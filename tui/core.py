@@ -91,6 +91,9 @@ class Core(Protocol):
     def save_plan(self, choice: Choice) -> SavedPlan:
         """Price, freeze and write the plan file, to a folder of its own."""
 
+    def demo(self) -> SavedPlan:
+        """The plan of a small model's short run on what is here, written to a folder of its own."""
+
     def read_plan(self, path: str) -> Plan:
         """The plan of a file."""
 

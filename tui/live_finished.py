@@ -73,6 +73,23 @@ class LiveFinished:
 
         return find_runs()
 
+    def demo(self) -> SavedPlan:
+        from vramplan.executor.demo_assets import prepare_assets
+        from vramplan.executor.demo_cli import DEFAULT_STEPS, device_to_use, free_folder, plan_words
+        from vramplan.planner.adapters.plan_files import write_plan
+        from vramplan.planner.cli.main import build_parser
+        from vramplan.planner.cli.options import given_options
+        from vramplan.planner.cli.plan import frozen
+        from vramplan.planner.cli.subject import complete, look_up, price
+
+        assets, path = prepare_assets(_narrate), free_folder(Path("runs"), "demo") / "plan.json"
+        args = build_parser("plan").parse_all(plan_words(assets, device_to_use("auto"), DEFAULT_STEPS, path))
+        subject = look_up(args)
+        resolved = complete(subject, given_options(args))
+        plan = frozen(subject, resolved, price(subject, resolved), path, output_given=True)
+        write_plan(plan, path)
+        return SavedPlan(path=str(path), plan=plan)
+
     def read_plan(self, path: str) -> Plan:
         from vramplan.planner.adapters.plan_files import read_plan
 

@@ -48,6 +48,11 @@ class NavigatedApp(App[int]):
         while isinstance(self.screen, StepScreen) and self.screen.step != name:
             await self.pop_screen()
 
+    async def action_device(self) -> None:
+        """Choose the device to plan for: what is typed next is part of its name, or a size."""
+        await self.action_go("hardware")
+        await self.screen.run_action("filter")
+
     async def action_back(self) -> None:
         """To the screen before; on the first one, out of the search box."""
         if len(self.screen_stack) > 2:

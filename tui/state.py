@@ -15,7 +15,7 @@ LOSSES_KEPT = 600
 EVENTS_KEPT = 500
 """Events kept for the log; events.jsonl in the run folder has them all."""
 UNDOS_KEPT = 100
-RUNNING = ("run_saved", "start_run", "resume", "merge", "chat")
+RUNNING = ("run_saved", "start_run", "resume", "merge", "chat", "demo")
 """Actions that start a process with a model in it."""
 MODEL_FIRST = f"choose a model first ({key_of('model')})"
 SAVE_FIRST = f"save the plan first ({key_of('plan')}, then s)"
@@ -139,7 +139,7 @@ def why_not(state: State, action: str, parameters: tuple[object, ...] = ()) -> s
 def _why_not_run(state: State, action: str) -> str | None:
     """What is in the way of an action that a run stands or falls with."""
     running = state.run is not None and state.run.under_way
-    if action in ("start_run", "run_saved", "resume", "take_device") and running:
+    if action in ("start_run", "run_saved", "resume", "take_device", "demo") and running:
         return "a run is under way"
     if action in ("stop_run", "pause_run", "save_run") and not running:
         return "no run is under way"

@@ -217,6 +217,10 @@ class FakeCore:
         names = (*(f"train{suffix}" for suffix in suffixes[:1]), "[red]odd/")
         return tuple(Entry(name=name, size="" if name.endswith("/") else "5.00 MiB") for name in names)
 
+    def demo(self) -> SavedPlan:
+        self._fail("demo")
+        return SavedPlan(path="runs/demo/plan.json", plan=make_plan(model=spec("fake/llama-1b")))
+
     def read_plan(self, path: str) -> Plan:
         self._fail("read_plan")
         return make_plan(model=spec("fake/llama-1b"))

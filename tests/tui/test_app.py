@@ -164,7 +164,6 @@ async def test_another_device_is_picked_by_name_and_everything_is_priced_for_it(
     async with driving(core) as driver:
         await to_budget(driver)
         await driver.press("d", until="H100 SXM 80 GB")
-        await driver.press("slash")
         await driver.type("hopp")
         await driver.wait("nothing is called hopp")
         await driver.press(*["backspace"] * 4)
@@ -178,7 +177,6 @@ async def test_a_bare_size_stands_in_for_a_device() -> None:
     async with driving(FakeCore()) as driver:
         await to_budget(driver)
         await driver.press("d", until="H100")
-        await driver.press("slash")
         await driver.type("12GiB")
         await driver.wait("any CUDA card with 12.00 GiB")
         await driver.press("enter", until="12GiB · 12.00 GiB (memory)")
@@ -272,7 +270,7 @@ async def test_a_run_goes_on_while_another_screen_is_looked_at() -> None:
         await driver.press("4", until="sequence length")
         await driver.press("d", until="H100")
         await driver.press("enter", until="a run is under way")
-        await driver.press("7", until="step 1 of 3")
+        await driver.press("escape", "7", until="step 1 of 3")
 
 
 async def test_escape_goes_back_the_way_one_came_and_help_lists_the_keys() -> None:

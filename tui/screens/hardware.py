@@ -51,7 +51,7 @@ class HardwareScreen(StepScreen):
         yield KnobList("hardware")
 
     def on_mount(self) -> None:
-        self.query_one(RowTable).focus()
+        self.set_focus(self.query_one(RowTable))  # at once: who came to type a name moves on to the box
         self.set_interval(REFRESH_SECONDS, self._read_again)
         self._read()
 

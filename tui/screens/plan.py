@@ -95,13 +95,12 @@ def _table(state: State, command: str, differing: list[tuple[str, str | Text]]) 
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(ratio=1, overflow="fold")
-    rows: list[tuple[str, str | Text]] = []
+    rows: list[tuple[str, str | Text]] = [("plan file", state.saved.path if state.saved else "not saved yet (s)")]
+    rows += differing
     if state.priced is not None:
         rows += _facts(state.priced)
     else:
         rows.append(("price", state.price_error or "pricing ..."))
-    rows += differing
-    rows.append(("plan file", state.saved.path if state.saved else "not saved yet (s)"))
     rows.append(("command", command))
     for name, value in rows:
         table.add_row(name, value if isinstance(value, Text) else Text(plain(value)))
@@ -126,7 +125,8 @@ def _facts(priced: Priced) -> Iterator[tuple[str, str | Text]]:
         f"{setup.optimizer} · {setup.loss} loss · {setup.attention} attention · "
         f"gradient checkpointing {'on' if setup.gradient_checkpointing else 'off'}",
     )
-    length = f"{recipe.num_train_epochs:g} epochs" if recipe.max_steps is None else f"{recipe.max_steps} steps"
+    epochs = "1 epoch" if recipe.num_train_epochs == 1 else f"{recipe.num_train_epochs:g} epochs"
+    length = epochs if recipe.max_steps is None else f"{recipe.max_steps} steps"
     yield (
         "training",
         f"{length} · learning rate {recipe.learning_rate:g} · {recipe.lr_scheduler_type} · seed {recipe.seed}",

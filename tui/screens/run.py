@@ -17,7 +17,7 @@ from vramplan.tui.messages import RunWanted
 from vramplan.tui.screens.confirm import Confirm
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import EVENTS_KEPT, RunState, RunStatus, State
-from vramplan.tui.text import cell, line
+from vramplan.tui.text import cell, line, what_blocks
 from vramplan.tui.theme import GREEN, VERMILLION, YELLOW
 from vramplan.tui.threads import in_thread
 from vramplan.tui.widgets.live_memory import LiveMemory
@@ -93,9 +93,8 @@ class RunScreen(StepScreen):
         preflight = await in_thread(self.vramplan.core.preflight, saved)
         self._checks = preflight.checks
         self.query_one(RowTable).show([_row(check) for check in preflight.checks])
-        blocking = [check for check in preflight.checks if check.verdict == "blocks"]
-        if blocking:
-            self.notice.fail("may not run: " + "; ".join(check.remedy or check.found for check in blocking))
+        if not preflight.go:
+            self.notice.fail(f"may not run: {what_blocks(preflight)}")
         return preflight.go
 
     @on(RowTable.RowHighlighted, "#checks")
