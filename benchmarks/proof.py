@@ -1,0 +1,109 @@
+"""How much of the code the tests reach, and which of a sample of small faults they notice, as one block of README.md.
+
+make coverage    runs the tests, and hands what `coverage json` wrote to this script
+make mutation    writes `results/mutation.json` (mutation.py), and then the block
+"""
+
+import argparse
+import json
+import platform
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tables import table, write_between
+
+HERE = Path(__file__).parent
+COVERAGE = HERE / "results" / "coverage.json"
+MUTATION = HERE / "results" / "mutation.json"
+FOLDERS = {"planner": 95, "executor": 85, "tui": 85}
+"""Folders, and the share of lines and branches that `make coverage` asks for, in percent."""
+LEAST_REACHED = 8
+COUNTS = ("num_statements", "covered_lines", "num_branches", "covered_branches")
+
+
+def folded(report: dict[str, Any]) -> dict[str, Any]:
+    """What stays of a report of `coverage json`: the counts of each folder, and of the files reached least."""
+    files = {path: {name: found["summary"][name] for name in COUNTS} for path, found in report["files"].items()}
+    folders = {
+        folder: {
+            name: sum(counts[name] for path, counts in files.items() if Path(path).parts[0] == folder)
+            for name in COUNTS
+        }
+        for folder in FOLDERS
+    }
+    least = sorted(
+        (path for path, counts in files.items() if counts["num_statements"]), key=lambda at: share(files[at])
+    )
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "folders": folders,
+        "least": {path: files[path] for path in least[:LEAST_REACHED]},
+    }
+
+
+def share(counts: dict[str, int]) -> float:
+    """Lines and branches reached, of all there are.
+
+    >>> share({"num_statements": 6, "covered_lines": 5, "num_branches": 4, "covered_branches": 3})
+    0.8
+    """
+    reached = counts["covered_lines"] + counts["covered_branches"]
+    return reached / (counts["num_statements"] + counts["num_branches"])
+
+
+def markdown(coverage: dict[str, Any], mutation: dict[str, Any]) -> str:
+    """The block of README.md."""
+    least = table(["reached least", "lines", "branches", "both"], _rows(coverage["least"]), "lrrr")
+    reached = table(
+        ["folder", "lines", "branches", "both", "asked for"],
+        [[*row, f"{FOLDERS[row[0]]} %"] for row in _rows(coverage["folders"])],
+        "lrrrr",
+    )
+    facts = f"Lines and branches that a day's tests reach, children's processes included ({coverage['date']}, Python "
+    return "\n\n".join([f"{facts}{coverage['python']}):", reached, least, *_noticed(mutation)])
+
+
+def _rows(found: dict[str, dict[str, int]]) -> list[list[str]]:
+    return [
+        [
+            name,
+            _of(counts["covered_lines"], counts["num_statements"]),
+            _of(counts["covered_branches"], counts["num_branches"]),
+            f"{100 * share(counts):.1f} %",
+        ]
+        for name, counts in found.items()
+    ]
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,}"
+
+
+def _noticed(mutation: dict[str, Any]) -> list[str]:
+    faults, killed = mutation["faults"], mutation["killed"]
+    text = (
+        f"Of {faults} small faults put into `planner/memory`, one at a time (at {mutation['commit']}), the tests that "
+        f"need no PyTorch notice {killed}: {100 * killed / faults:.0f} %."
+    )
+    survived = Counter((each["module"], each["in"] or "", each["fault"]) for each in mutation["survived"])
+    rows = [[f"`{module}`", f"`{where}`", fault, str(count)] for (module, where, fault), count in survived.items()]
+    return [text, table(["not noticed in", "function", "fault", "faults"], rows, "lllr")] if rows else [text]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--coverage", metavar="FILE", type=Path, help="a report of `coverage json`, to be kept")
+    args = parser.parse_args()
+    if args.coverage is not None:
+        found = folded(json.loads(args.coverage.read_text()))
+        COVERAGE.write_text(json.dumps(found, indent=1) + "\n")
+    write_between(
+        HERE / "README.md", "proof", markdown(*(json.loads(each.read_text()) for each in (COVERAGE, MUTATION)))
+    )
+
+
+if __name__ == "__main__":
+    main()
