@@ -4,9 +4,10 @@
 
 Writes results/app.json and the table in README.md. A key turns the sequence length to and fro, so that each press
 is a change; it is timed until the figures of that change are on the screen (what is allocated, phase by phase and along
-the step), and until the whole price is: the allocator replayed, the tensors at the peak named, the verdict. Processor
-time stands beside wall time because a machine may be shared. Beside three models of every size stand the three of the
-catalogue whose figures take longest to work out.
+the step), and until the whole price is: the allocator replayed, the tensors at the peak named, the verdict. The key that
+comes back to the Run screen is timed at a run's beginning and after 10,000 events. Processor time stands beside wall
+time because a machine may be shared. Beside three models of every size stand the three of the catalogue whose figures
+take longest to work out.
 """
 
 import argparse
@@ -16,12 +17,13 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from first_frame import time_to_text
+from long_run import key_during_run
 from speed import COMMAND, Timing, middle
 from tables import table, write_between
 
@@ -49,8 +51,9 @@ def start(runs: int) -> dict[str, dict[str, float]]:
     return found
 
 
-async def key_to_paint(model: str, presses: int) -> dict[str, dict[str, float]]:
-    """Medians over some presses, after one of each kind that is not counted."""
+@asynccontextmanager
+async def priced_app(model: str) -> AsyncGenerator[Any, None]:
+    """The app on its real core, with a model priced for a device, and nobody's memory of earlier times."""
     from vramplan.planner.adapters.devices import resolve_device
     from vramplan.tui.app import VramplanApp
     from vramplan.tui.bindings import STEPS
@@ -65,12 +68,18 @@ async def key_to_paint(model: str, presses: int) -> dict[str, dict[str, float]]:
     core.remember = lambda remembered: None  # type: ignore[method-assign]
     core.largest = lambda device, knobs: iter(())  # type: ignore[method-assign]
     app = VramplanApp(core)
-    timings: dict[str, list[tuple[float, float]]] = {"figures": [], "price": []}
-    async with app.run_test(size=SIZE) as pilot:
+    async with app.run_test(size=SIZE):
         await _until(lambda: app.state.choice.device is not None)
         app.post_message(ModelChosen(core.resolve_model(model), "qlora"))
         await _until(lambda: app.state.priced is not None)
-        await pilot.press("j")
+        yield app
+
+
+async def key_to_paint(model: str, presses: int) -> dict[str, dict[str, float]]:
+    """Medians over some presses, after one of each kind that is not counted."""
+    timings: dict[str, list[tuple[float, float]]] = {"figures": [], "price": []}
+    async with priced_app(model) as app:
+        app.simulate_key("j")
         for press in range(presses + 2):
             before = _clocks()
             app.simulate_key("l" if press % 2 else "h")
@@ -81,6 +90,13 @@ async def key_to_paint(model: str, presses: int) -> dict[str, dict[str, float]]:
             await _painted(app)
             timings["price"].append(_since(before))
     return {name: _rounded(middle([Timing(*each) for each in found[2:]])) for name, found in timings.items()}
+
+
+async def run_keys(presses: int) -> dict[str, dict[str, float]]:
+    """The key back to the Run screen, early and late in a run."""
+    async with priced_app(MODELS[0]) as app:
+        found = await key_during_run(app, _until, _painted, presses)
+    return {when: _rounded(timing) for when, timing in found.items()}
 
 
 def _rounded(timing: Timing) -> dict[str, float]:
@@ -140,6 +156,7 @@ def measure(runs: int, presses: int) -> dict[str, Any]:
         "runs": runs,
         "presses": presses,
         "start": start(runs),
+        "run_key": asyncio.run(run_keys(presses)),
         "key": {model: asyncio.run(key_to_paint(model, presses)) for model in (*MODELS, *slowest_models())},
     }
 
@@ -151,6 +168,7 @@ def markdown(result: dict[str, Any]) -> str:
     for model, found in result["key"].items():
         rows.append([f"a key to its figures: {model}", *_figures(found["figures"])])
         rows.append([f"a key to its whole price: {model}", *_figures(found["price"])])
+    rows += [[f"a key to the Run screen, {when}", *_figures(found)] for when, found in result["run_key"].items()]
     facts = (
         f"At {result['size'][0]} x {result['size'][1]}, the start in a terminal; medians of {result['runs']} starts "
         f"and {result['presses']} presses; Python {machine['python']}, {machine['architecture']}, "

@@ -11,11 +11,11 @@ from tests.golden_text import assert_golden
 from tests.tui.driving import Driver, driving
 from tests.tui.fake_core import PARAMS, FakeCore, script
 from vramplan.executor.checks import Check
-from vramplan.executor.events import Failed, Progress
+from vramplan.executor.events import Failed, Progress, Step
 from vramplan.planner.errors import GatedModelError, NoProgramError, OfflineError
 from vramplan.tui.choice import Choice, Priced
 from vramplan.tui.core import Core
-from vramplan.tui.state import EVENTS_KEPT
+from vramplan.tui.state import EVENTS_KEPT, LOSSES_KEPT
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
 COMMAND = "vramplan plan fake/llama-8b --device auto --method qlora -o runs/fake/plan.json"
@@ -387,6 +387,28 @@ async def test_ten_thousand_events_leave_the_run_as_quick_as_it_was() -> None:
         assert run is not None
         assert (run.num_logged, len(run.log)) == (10_005, EVENTS_KEPT)
         assert len(driver.app.screen.query_one("#events", RichLog).lines) <= EVENTS_KEPT
+
+
+async def test_a_thousand_events_cost_as_much_after_ten_thousand_as_at_the_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with driving(FakeCore(hold_after=4), (120, 40)) as driver:
+        await to_run(driver)
+        await driver.press("r", "y", until="step 1 of 3")
+        app, log, written, cost = driver.app, driver.app.screen.query_one(RichLog), [], []
+        write = RichLog.write
+        monkeypatch.setattr(RichLog, "write", lambda *args: written.append(args) or write(*args))
+        step = next(event for event in script() if isinstance(event, Step))
+        for last in range(999, 10_000, 1000):
+            run = app.state.run
+            assert run is not None
+            for n in range(last - 999, last + 1):
+                run = run.after(Progress(time=float(n), what=f"event {n}")).after(step)
+            written.clear()
+            app.change(app.state.model_copy(update={"run": run}))
+            await driver.wait(f"event {last}")
+            cost.append((len(written), len(log.lines), len(app.screen.query("*")), len(run.log), len(run.losses)))
+    assert set(cost) == {(EVENTS_KEPT, EVENTS_KEPT, cost[0][2], EVENTS_KEPT, LOSSES_KEPT)}
 
 
 @pytest.mark.parametrize("size", [(200, 60), (80, 24), (20, 5)])
