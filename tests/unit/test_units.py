@@ -5,7 +5,10 @@ import pytest
 from vramplan.planner.adapters.devices import resolve_device
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.estimate import estimate
+from vramplan.planner.memory.units import Unit, Units, units_of
+from vramplan.planner.methods import Full, Lora, Method
 from vramplan.planner.resolve import resolve
+from vramplan.planner.training_setup import Precision, TrainingSetup
 
 LAYERS, FP32 = 32, 4
 
@@ -27,3 +30,28 @@ def test_adapters_are_sharded_with_the_layers_they_sit_on(target: str | None, of
     budget = estimate(model, answer.workload, answer.setup, device, with_tensors=False, searching=True).budget
     held = {line.component: line.estimate_bytes for line in budget.held}
     assert held["adapter"] == LAYERS * FP32 * of_a_layer // 2
+
+
+def units(name: str, method: Method) -> Units:
+    setup = TrainingSetup(method=method, precision=Precision(dtype="bf16", mixed_precision="bf16"))
+    return units_of(resolve_model(name, online=False), setup)
+
+
+def shapes(unit: Unit) -> list[tuple[int, ...]]:
+    return [parameter.shape for parameter in unit.parameters]
+
+
+def test_the_last_norm_is_sharded_with_the_head_but_under_peft_with_what_is_left() -> None:
+    """fsdp2_prepare_model groups final norm and head; below PEFT's wrapper it does not find the norm."""
+    full, lora = (units("meta-llama/Llama-3.1-8B", method) for method in (Full(), Lora(r=16)))
+    head, norm = (128_256, 4096), (4096,)
+    assert (shapes(full.root), shapes(full.embed), shapes(full.tail)) == ([], [head], [norm, head])
+    assert (shapes(lora.root), shapes(lora.embed), shapes(lora.tail)) == ([norm], [head], [head])
+    assert (full.tied, len(full.layers)) == (False, 32)
+
+
+def test_a_tied_table_is_in_the_tail_which_the_step_needs_first_and_last() -> None:
+    tied = units("Qwen/Qwen2.5-0.5B", Full())
+    assert tied.tied
+    assert shapes(tied.embed) == []
+    assert sorted(shapes(tied.tail)) == [(896,), (151_936, 896)]
