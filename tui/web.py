@@ -2,13 +2,14 @@
 
 textual-serve asks nobody who they are, and a page of any site may open a socket to this machine. So it is served on the
 loopback address alone, and a request is answered only where it names that address and comes from a page served there
-(OWASP, cross-site WebSocket hijacking; the Host header against DNS rebinding).
+(OWASP, cross-site WebSocket hijacking; the Host header against DNS rebinding); no page of another site may hold ours in
+a frame, and ours fetches nothing from another site.
 """
 
 import argparse
 import shlex
 import sys
-from typing import Any
+from importlib.util import find_spec
 
 from vramplan.planner.errors import ExitCode, MissingExtraError, UsageError
 
@@ -21,14 +22,23 @@ def serve(arguments: list[str]) -> int:
     """Serve until Ctrl-C.
 
     Raises:
-        UsageError: a port that is none a person may use.
+        UsageError: a port that is none a person may use, or that is taken.
         MissingExtraError: textual-serve is not installed.
     """
     args = web_parser().parse_args(arguments)
     if args.port not in PORTS:
         raise UsageError(f"--port {args.port} is not possible", remedy=f"a port from {PORTS.start} up")
-    server = _server(args.port, child_command(allow_run=args.allow_run))
-    server.serve()
+    if find_spec("textual_serve") is None:
+        raise MissingExtraError("not installed: textual_serve", remedy='pip install "vramplan[web]"')
+    from vramplan.tui.web_server import LoopbackServer
+
+    try:
+        LoopbackServer(child_command(allow_run=args.allow_run), port=args.port).serve()
+    except OSError as error:
+        raise UsageError(
+            f"port {args.port} cannot be had: {error.strerror or error}",
+            remedy=f"another one: vramplan --web --port {args.port + 1}",
+        ) from error
     return int(ExitCode.OK)
 
 
@@ -51,26 +61,34 @@ def is_ours(host: str | None, origin: str | None, port: int) -> bool:
     >>> is_ours("127.0.0.1:8000", "http://127.0.0.1:8000", 8000), is_ours("127.0.0.1:8000", "http://evil.test", 8000)
     (True, False)
     """
-    here = [f"{name}:{port}" for name in (HOST, "localhost")]
+    here = _names(port)
     return host in here and (origin is None or origin in [f"http://{name}" for name in here])
 
 
-def _server(port: int, command: str) -> Any:
-    try:
-        from aiohttp import web
-        from textual_serve.server import Server
-    except ImportError as error:
-        raise MissingExtraError(f"not installed: {error.name}", remedy='pip install "vramplan[web]"') from error
+def fences(port: int) -> dict[str, str]:
+    """The headers of every answer: what the page may load, from here alone, and that nobody else may hold it.
 
-    async def ours_alone(request: Any, handler: Any) -> Any:
-        if not is_ours(request.headers.get("Host"), request.headers.get("Origin"), port):
-            raise web.HTTPForbidden(text="this address is for pages of its own\n")
-        return await handler(request)
+    ``style-src`` is open to the page's own text: the terminal places its cells with styles of its own.
+    """
+    sockets = " ".join(f"ws://{name}" for name in _names(port))
+    allowed = [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self' 'unsafe-inline'",
+        "font-src 'self'",
+        "img-src 'self' data:",
+        f"connect-src 'self' {sockets}",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    return {
+        "Content-Security-Policy": "; ".join(allowed),
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
 
-    class LoopbackServer(Server):  # type: ignore[misc]
-        async def _make_app(self) -> Any:
-            app = await super()._make_app()
-            app.middlewares.append(web.middleware(ours_alone))
-            return app
 
-    return LoopbackServer(command, host=HOST, port=port, title="vramplan")
+def _names(port: int) -> list[str]:
+    return [f"{name}:{port}" for name in (HOST, "localhost")]

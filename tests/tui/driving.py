@@ -79,18 +79,6 @@ async def train_three_steps(driver: Driver, model: Path, data: Path, *, pauses: 
     Args:
         pauses: ask for a pause while it loads, and let it go on from there.
     """
-    await save_plan(driver, model, data, steps=3)
-    await driver.press("r", until="now?")
-    await driver.press("y", until="running")
-    if pauses:
-        await driver.press("p", until="paused after step 1")
-        await driver.press("p", until="going on after a pause of")
-    await driver.wait("done: 8 sets the estimate")
-    return await driver.press("8", until="measured by")
-
-
-async def save_plan(driver: Driver, model: Path, data: Path, *, steps: int) -> None:
-    """From the first screen to a saved plan for the first device here."""
     await driver.press("d", until="here: ")
     await driver.press("enter", until=lambda: driver.step == "model")
     await driver.press("slash")
@@ -100,6 +88,13 @@ async def save_plan(driver: Driver, model: Path, data: Path, *, steps: int) -> N
     await driver.type(str(data))
     await driver.press("enter", until=".jsonl ")
     await driver.press("j", "enter", until="steps (empty")
-    await driver.press(*str(steps), "enter", until="headroom")
-    await driver.press("6", until=f"{steps:,} steps")
+    await driver.press("3", "enter", until="headroom")
+    await driver.press("6", until="3 steps")
     await driver.press("s", until="written: runs/")
+    await driver.press("r", until="now?")
+    await driver.press("y", until="running")
+    if pauses:
+        await driver.press("p", until="paused after step 1")
+        await driver.press("p", until="going on after a pause of")
+    await driver.wait("done: 8 sets the estimate")
+    return await driver.press("8", until="measured by")

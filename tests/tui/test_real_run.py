@@ -1,14 +1,11 @@
 """The app on the real core: a tiny model in a folder, priced, planned, trained with a pause and read back."""
 
-import asyncio
 from pathlib import Path
 
-import psutil
 import pytest
-from textual.messages import ExitApp
 
 from tests.executor.factories import make_tiny_llama, prompt_completion_rows, write_jsonl
-from tests.tui.driving import driving, save_plan, train_three_steps
+from tests.tui.driving import driving, train_three_steps
 from vramplan.planner.adapters.plan_files import read_plan, read_report
 from vramplan.planner.cli.main import run_command
 
@@ -51,25 +48,3 @@ async def test_a_plan_of_two_stages_is_run_to_its_end(tmp_path: Path, monkeypatc
         await driver.press("8", until="two/stage-2")
     reports = [read_report(Path(folder, "report.json")) for folder in ("runs/two", "runs/two/stage-2")]
     assert [(report.status, report.steps) for report in reports] == [("done", 2), ("done", 2)]
-
-
-async def test_an_app_that_is_ended_from_outside_takes_its_run_along(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As one in a browser is, when its page is closed."""
-    pytest.importorskip("torch")
-    from vramplan.tui.live_core import LiveCore
-
-    model = make_tiny_llama(tmp_path / "tiny")
-    data = write_jsonl(tmp_path / "train.jsonl", prompt_completion_rows())
-    monkeypatch.chdir(tmp_path)
-    before = set(psutil.Process().children(recursive=True))
-    async with driving(LiveCore(), patience_seconds=300.0) as driver:
-        await save_plan(driver, model, data, steps=50_000)
-        await driver.press("r", until="now?")
-        await driver.press("y", until="running")
-        workers = set(psutil.Process().children(recursive=True)) - before
-        assert workers
-        driver.app.post_message(ExitApp())
-    _gone, left = await asyncio.to_thread(psutil.wait_procs, workers, timeout=60)
-    assert left == []
