@@ -2,10 +2,13 @@
 
 import asyncio
 import gc
+import os
+from collections.abc import Sequence
 from contextlib import aclosing
 from functools import partial
 
 from textual import events, on, work
+from textual.filter import LineFilter
 from textual.theme import Theme
 from textual.worker import Worker, WorkerState
 
@@ -13,6 +16,7 @@ from vramplan.planner.device import Device
 from vramplan.planner.errors import PreflightError, VramplanError
 from vramplan.tui.choice import Choice
 from vramplan.tui.core import Core
+from vramplan.tui.light import Darker
 from vramplan.tui.messages import ChatWanted, DeviceChosen, KnobsChanged, ModelChosen, PlanSaved, RunWanted
 from vramplan.tui.navigation import NavigatedApp
 from vramplan.tui.remembered import Recent, Remembered
@@ -38,12 +42,19 @@ class VramplanApp(NavigatedApp):
     CSS_PATH = "app.tcss"
 
     def __init__(self, core: Core, *, may_run: bool = True) -> None:
-        super().__init__()
+        # Greys are colours too: where none are wanted, the terminal's own two are all there are.
+        super().__init__(ansi_color="NO_COLOR" in os.environ or None)
         self.core = core
         self.state = State.model_construct(may_run=may_run)  # a validator of all that a state holds takes longer
         self.remembered = core.remembered()
+        self._darker = Darker()
         self._will_draw = False
         self._frozen = False
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """On a light ground the colours of numbers are darker."""
+        filters = super().get_line_filters()
+        return filters if self.current_theme.dark else [*filters, self._darker]
 
     async def on_mount(self) -> None:
         self.begin_capture_print(self, stdout=False)

@@ -100,6 +100,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("question.no", "n,escape", "dismiss(False)", "No", "no", "question", True),
     Action("help.close", "escape,question_mark,q", "dismiss(None)", "Close", "close this list", "help", True),
     Action("app.device", "d", "device", "Device", "name the device to plan for: part of its name, or a size", "app"),
+    Action("app.theme", "T", "change_theme", "Theme", "light, dark and other looks; the choice is kept", "app"),
     Action("app.demo", "t", "demo", "Demo", "train a small model on what is here (asks first)", "app"),
     Action("app.cancel", "ctrl+x", "cancel", "Cancel", "give up what is being worked out", "app"),
     Action("app.copy", "y", "copy_command", "Copy", "copy the equivalent command line", "app", True),
