@@ -3,8 +3,9 @@
     python benchmarks/sharded.py [CELL ...]    run all cells, or those named, and write results/sharded.json
 
 A cell is a small model, a setup and a kind of sharding. Two processes wrap the model with the engines themselves
-(accelerate's FSDP2, DistributedDataParallel) and track a step (planner/trace/ranks.py); the prediction is the
-planner's price on a CPU, batches left out on both sides. Compared: the highest point of the step, of rank 0.
+(accelerate's FSDP2, DistributedDataParallel, DeepSpeed) and track a step (planner/trace/ranks.py, zero_ranks.py); the
+prediction is the planner's price on a CPU, batches left out on both sides. Compared: the highest point of the step, of
+the rank that holds most. DeepSpeed is no dependency of vramplan: where it is not installed its cells keep their rows.
 """
 
 import json
@@ -39,6 +40,7 @@ MODEL = {
 }
 """A vocabulary that two ranks cannot share evenly."""
 STANDARD: dict[str, Any] = {"loss": "standard"}
+BF16: dict[str, Any] = {"dtype": "bf16", "mixed_precision": "bf16"}
 CELLS: dict[str, dict[str, Any]] = {
     "fsdp, full, fp32": {"method": Full(), **STANDARD},
     "fsdp, full, fp32, no checkpointing": {"method": Full(), "gradient_checkpointing": False, **STANDARD},
@@ -56,6 +58,26 @@ CELLS: dict[str, dict[str, Any]] = {
     },
     "ddp, full, fp32": {"method": Full(), "sharding": "ddp", **STANDARD},
     "ddp, lora, bf16 base": {"method": Lora(r=4), "sharding": "ddp", "dtype": "bf16", **STANDARD},
+    "zero1, full, fp32": {"method": Full(), "sharding": "zero1", **STANDARD},
+    "zero1, full, bf16": {"method": Full(), "sharding": "zero1", **BF16, **STANDARD},
+    "zero1, lora, fp32": {"method": Lora(r=4), "sharding": "zero1", **STANDARD},
+    "zero1, lora, bf16": {"method": Lora(r=4), "sharding": "zero1", **BF16, **STANDARD},
+    "zero2, full, fp32": {"method": Full(), "sharding": "zero2", **STANDARD},
+    "zero2, full, bf16": {"method": Full(), "sharding": "zero2", **BF16, **STANDARD},
+    "zero2, full, bf16, trl's loss": {"method": Full(), "sharding": "zero2", **BF16},
+    "zero2, lora, fp32": {"method": Lora(r=4), "sharding": "zero2", **STANDARD},
+    "zero2, lora, bf16": {"method": Lora(r=4), "sharding": "zero2", **BF16, **STANDARD},
+    "zero3, full, fp32": {"method": Full(), "sharding": "zero3", **STANDARD},
+    "zero3, full, fp32, no checkpointing": {
+        "method": Full(),
+        "sharding": "zero3",
+        "gradient_checkpointing": False,
+        **STANDARD,
+    },
+    "zero3, full, bf16": {"method": Full(), "sharding": "zero3", **BF16, **STANDARD},
+    "zero3, full, tied embeddings": {"method": Full(), "sharding": "zero3", "tied": True, **STANDARD},
+    "zero3, lora, fp32": {"method": Lora(r=4), "sharding": "zero3", **STANDARD},
+    "zero3, lora, bf16": {"method": Lora(r=4), "sharding": "zero3", **BF16, **STANDARD},
 }
 
 
@@ -109,8 +131,9 @@ def measured(question: Question) -> list[dict[str, Any]]:
         case.write_text(
             json.dumps({name: getattr(question, name).model_dump(mode="json") for name in names}), encoding="utf-8"
         )
-        command = [sys.executable, "-P", "-W", "ignore", "-m", "vramplan.planner.trace.ranks", str(case)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        module = "zero_ranks" if question.setup.sharding.startswith("zero") else "ranks"
+        command = [sys.executable, "-P", "-W", "ignore", "-m", f"vramplan.planner.trace.{module}", str(case)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
         ranks = [
             subprocess.Popen(
                 [*command, str(rank), str(WORLD), str(store)],
@@ -133,7 +156,7 @@ def run_cell(name: str) -> dict[str, Any]:
     question = question_of(dict(CELLS[name]))
     ranks = measured(question)
     expected = predicted(question)
-    found = ranks[0]["peaks"]
+    found = {phase: max(rank["peaks"][phase] for rank in ranks) for phase in ranks[0]["peaks"]}
     highest = max(found.values())
     return {
         "cell": name,
@@ -150,16 +173,20 @@ def run_cell(name: str) -> dict[str, Any]:
 def main(names: list[str]) -> int:
     """Run cells and keep the others' results."""
     import importlib.metadata
+    import importlib.util
 
-    old = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if RESULTS.is_file() else []
-    rows = {row["cell"]: row for row in old if row["cell"] in CELLS}
-    for name in names or CELLS:
+    old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"rows": [], "versions": {}}
+    rows = {row["cell"]: row for row in old["rows"] if row["cell"] in CELLS}
+    known = old["versions"]
+    here = importlib.util.find_spec("deepspeed") is not None
+    for name in names or [each for each in CELLS if here or not each.startswith("zero")]:
         rows[name] = run_cell(name)
         row = rows[name]
         print(
             f"{name:40} {row['predicted_peak_bytes']:>12,} {max(row['measured_peak_bytes']):>12,} {row['off_by']:+.3%}"
         )
-        versions = {each: importlib.metadata.version(each) for each in ("torch", "accelerate", "transformers", "peft")}
+        packages = ("torch", "accelerate", "transformers", "peft", *(["deepspeed"] if here else []))
+        versions = known | {each: importlib.metadata.version(each) for each in packages}
         content = {"versions": versions, "rows": [rows[each] for each in CELLS if each in rows]}
         RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 0

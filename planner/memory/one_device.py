@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vramplan.planner.deepspeed import half_of, stage_of
 from vramplan.planner.methods import trains_base
 from vramplan.planner.training_setup import TrainingSetup
 
@@ -13,8 +14,8 @@ def computing_setup(setup: TrainingSetup) -> TrainingSetup:
         return setup
     changes: dict[str, Any] = {"sharding": "none", "offload": "none", "gpus": 1, "nodes": 1}
     precision = setup.precision
-    if setup.sharding != "ddp" and precision.mixed_precision != "no":
-        half = precision.mixed_precision
+    half = half_of(setup) if stage_of(setup) else precision.mixed_precision
+    if setup.sharding != "ddp" and half not in (None, "no"):
         changes["precision"] = precision.model_copy(update={"dtype": half, "adapter_dtype": half})
     return setup.model_copy(update=changes)
 

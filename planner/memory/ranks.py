@@ -18,8 +18,10 @@ from typing import NamedTuple
 
 from vramplan.planner.cluster import Cluster, Link, Ranks
 from vramplan.planner.memory.outside import CPU_PROCESS_BYTES
-from vramplan.planner.memory.sharded import FsdpPricing, ManyGpus, ZeroPricing
+from vramplan.planner.memory.several import ManyGpus
+from vramplan.planner.memory.sharded import FsdpPricing
 from vramplan.planner.memory.static import count_static
+from vramplan.planner.memory.zero import ZeroPricing
 from vramplan.planner.methods import quant_of, trains_base
 from vramplan.planner.units import format_bytes
 
@@ -154,7 +156,7 @@ def _unchecked(pricing: ManyGpus, cluster: Cluster) -> tuple[str, ...]:
     if cluster.host_memory_bytes is None:
         out.append("host memory: give each node's with --host-memory")
     if pricing.asked.sharding.startswith("zero"):
-        out.append("DeepSpeed's buffers: from its source and defaults, no run of ours")
+        out.append("DeepSpeed on GPUs: measured in two processes on a CPU alone")
     if pricing.asked.offload != "none":
         out.append("offload: from the engines' sources, no run of ours")
     if pricing.asked.nodes > 1:

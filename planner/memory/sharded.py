@@ -11,18 +11,20 @@ The rank that is priced is the first: where a parameter's rows do not divide, it
 from dataclasses import replace
 
 from vramplan.planner.errors import UnsupportedError
-from vramplan.planner.memory import optimizer, zero
+from vramplan.planner.memory import optimizer
 from vramplan.planner.memory.allocator import CachingAllocator, parse_alloc_conf
 from vramplan.planner.memory.because import reasons
-from vramplan.planner.memory.budget import BudgetLine, Component, PhaseName
+from vramplan.planner.memory.budget import Component, PhaseName
 from vramplan.planner.memory.expand import expand
 from vramplan.planner.memory.fsdp_step import GATHER, REDUCE, fsdp_replay
 from vramplan.planner.memory.groups import Group, round_up, total_bytes
-from vramplan.planner.memory.one_device import computing_setup, kept_setup
+from vramplan.planner.memory.one_device import kept_setup
 from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.replay import Replay, Replayed
+from vramplan.planner.memory.several import ManyGpus
 from vramplan.planner.memory.static import StaticMemory
 from vramplan.planner.memory.units import Units, shard_groups, units_of
+from vramplan.planner.memory.zero import ZeroPricing
 from vramplan.planner.methods import Full, Layerwise, Lora, Qlora, quant_of, trainable_blocks, trains_base
 from vramplan.planner.programs.program import Alloc, Program, Size, stack_name
 from vramplan.planner.units import MIB
@@ -32,13 +34,6 @@ FIRST_BUCKET_BYTES = MIB
 """bucket_cap_mb and dist._DEFAULT_FIRST_BUCKET_BYTES."""
 BROADCAST_BYTES = 250 * MIB
 """DDP's constructor sends the first rank's model to the others in flat pieces of this size (broadcast_bucket_size)."""
-NCCL_OF_TWO_BYTES = 544 * MIB
-NCCL_BYTES = 688 * MIB
-HIGH_NCCL_BYTES = 1600 * MIB
-NCCL_SOURCE = (
-    "544 MiB for two ranks, 688 for more, on A100s with NVLink (NVIDIA/nccl#964), up to 1.6 GiB seen "
-    "(NVIDIA/nccl#864); it grows with channels, not with ranks beyond two nodes (NVIDIA/nccl#986); unmeasured here"
-)
 _SHARDED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 
 
@@ -79,33 +74,6 @@ def check_sharding(question: Question) -> None:
         )
     if any(stack_name(weight.name) for weight in question.model.weights):
         raise UnsupportedError(f"--sharding {sharding} prices decoders alone", remedy="use --sharding ddp")
-
-
-class ManyGpus(Pricing):
-    """What every kind has beside one device's price: NCCL."""
-
-    question: Question
-
-    def __init__(self, question: Question, program: Program) -> None:
-        super().__init__(replace(question, setup=computing_setup(question.setup)), program)
-        self.world = question.setup.world_size
-        self.trainable_params = self.static.trainable_params  # of the model: what is sharded holds a part of them
-        self.asked = question.setup
-
-    def _process_lines(self, over_allocated: int, at_worst: int) -> tuple[BudgetLine, ...]:
-        lines = super()._process_lines(over_allocated, at_worst)
-        if self.question.route == "cpu":
-            return lines
-        size = NCCL_OF_TWO_BYTES if self.world == 2 else NCCL_BYTES
-        nccl = BudgetLine(
-            component="nccl",
-            estimate_bytes=size,
-            high_bytes=HIGH_NCCL_BYTES,
-            bytes_per_param=size / max(1, self.question.model.total_params),
-            because=f"buffers of a communicator of {self.world} ranks",
-            source=NCCL_SOURCE,
-        )
-        return (*lines, nccl)
 
 
 class DdpPricing(ManyGpus):
@@ -253,56 +221,6 @@ def buckets(trainable: list[Group]) -> list[int]:
         if out[-1] >= (FIRST_BUCKET_BYTES if len(out) == 1 else BUCKET_BYTES):
             out.append(0)
     return [size for size in out if size]
-
-
-class ZeroPricing(ManyGpus):
-    """One device's step, with what ZeRO splits split, and its buckets beside."""
-
-    def __init__(self, question: Question, program: Program) -> None:
-        super().__init__(question, program)
-        setup = self.question.setup
-        half = setup.precision.dtype != "fp32"
-        per_parameter = 0 if setup.optimizer == "sgd" else 2
-        stage = int(self.asked.sharding[-1])
-        self.whole_weights_bytes = sum(group.rounded(1) for group in (*self.static.weights, *self.static.adapter))
-        self.rank = zero.zero(
-            self.static, stage, self.world, self.asked.offload, states_per_parameter=per_parameter, half=half
-        )
-        self.whole_gradients = stage == 1
-        self.static, self.states, self.step_peak = self.rank.static, self.rank.states, self.rank.step_bytes
-        host = ", in host memory" if self.asked.offload != "none" else ""
-        self.because |= {
-            "optimizer": f"fp32 masters and states, 1/{self.world}{host}",
-            "gradients": "whole until the step" if self.whole_gradients else f"1/{self.world}{host}",
-            "gathered": "up to 1,000 million elements whole at a time (max_live_parameters)",
-            "communication": "the reduction bucket of 500 million elements (reduce_bucket_size)",
-        }
-
-    def base(self, *, gradients: bool) -> dict[Component, int]:
-        """Gradients' partitions and, in stage 3, the bucket last."""
-        quantum = self.question.quantum_bytes
-        kept = gradients or not self.whole_gradients
-        return super().base(gradients=False) | {
-            "gradients": total_bytes(self.rank.gradients, quantum) if kept else 0,
-            "communication": round_up(self.rank.bucket_bytes, quantum),
-        }
-
-    def phase_parts(self) -> dict[PhaseName, dict[Component, int]]:
-        """Beside the step's own: gathered weights, and gradients only where they stay whole."""
-        found = super().phase_parts()
-        base = self.base(gradients=self.question.accumulating)
-        for name in ("forward", "loss", "backward", "evaluation"):
-            parts = found.get(name)
-            if parts is not None:
-                parts["gathered"] = self.rank.gathered_bytes
-                if not self.whole_gradients:
-                    parts["gradients"] = base["gradients"]
-        return found
-
-    def still_parts(self) -> dict[PhaseName, dict[Component, int]]:
-        found = super().still_parts()
-        found.pop("merge", None)
-        return found
 
 
 KINDS: dict[str, type[ManyGpus]] = {

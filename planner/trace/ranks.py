@@ -97,22 +97,22 @@ def run_rank(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict
         batch = step.language_batch(case.batch, case.sequence, real=True, vocab_size=model.config["vocab_size"])
         items = step.count_items([batch])
         for number in range(STEPS):
-            mark: step.Mark = _unmarked
+            mark: step.Mark = unmarked
             if number == STEPS - 1:
                 _declare(wrapped, optimizer, [*batch.values(), items], tracker)
-                for context in (following(net, tracker), tracker.resizing(), _settled(), exact_lifetimes()):
+                for context in (following(net, tracker), tracker.resizing(), settled(), exact_lifetimes()):
                     stack.enter_context(context)
                 if setup.sharding != "ddp":
                     stack.enter_context(tracker)
-                mark = _marker(tracker)
+                mark = marker(tracker)
             held = step.micro_step(wrapped, batch, items, mode.loss, mark)
             norm = step.optimizer_step(wrapped, optimizer, max_grad_norm=1.0, mark=mark)
         tracker.events = list(tracker.events)
         del held, norm
-    return _levels(tracker)
+    return levels(tracker)
 
 
-def _unmarked(name: str) -> None:
+def unmarked(name: str) -> None:
     """Steps before the one that counts are all one."""
 
 
@@ -123,7 +123,7 @@ ALONE = {"sharding": "none", "offload": "none"}
 
 
 @contextlib.contextmanager
-def _settled() -> Iterator[None]:
+def settled() -> Iterator[None]:
     """Let gloo's thread drop what a collective worked on before the step goes on: how soon it does is chance."""
     names = ("all_gather_single", "reduce_scatter_single", "all_reduce")
     with contextlib.ExitStack() as stack:
@@ -142,7 +142,7 @@ def _then_wait(collective: Any) -> Any:
     return called
 
 
-def _marker(tracker: Tracker) -> step.Mark:
+def marker(tracker: Tracker) -> step.Mark:
     names = {"forward": "forward.embed", "backward": "backward.head", "clip": "optimizer_step"}
 
     def mark(name: str) -> None:
@@ -161,7 +161,7 @@ def _declare(model: nn.Module, optimizer: torch.optim.Optimizer, batch: list[tor
         tracker.see(tensor, tag="batch")
 
 
-def _levels(tracker: Tracker) -> dict[str, Any]:
+def levels(tracker: Tracker) -> dict[str, Any]:
     """Heights of the log, batches left out."""
     level = end = 0
     static: dict[str, int] = {}

@@ -74,3 +74,10 @@ def sharded() -> Iterator[ModuleType]:
 def test_two_real_ranks_hold_what_is_predicted(sharded: ModuleType, cell: str) -> None:
     row = sharded.run_cell(cell)
     assert abs(row["off_by"]) <= 0.02
+
+
+@pytest.mark.parametrize("cell", ["zero1, full, bf16", "zero2, lora, bf16", "zero3, full, fp32"])
+def test_two_real_ranks_of_deepspeed_hold_what_is_predicted(sharded: ModuleType, cell: str) -> None:
+    pytest.importorskip("deepspeed")
+    row = sharded.run_cell(cell)
+    assert abs(row["off_by"]) <= 0.02

@@ -15,14 +15,14 @@ from vramplan.planner.adapters.profiles import match_profile
 from vramplan.planner.adapters.programs import Found
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cluster import Cluster
+from vramplan.planner.deepspeed import deepspeed_config
 from vramplan.planner.errors import UnsupportedError, UsageError
 from vramplan.planner.estimate import estimate
 from vramplan.planner.memory.budget import Component
-from vramplan.planner.memory.groups import Group, total_bytes
+from vramplan.planner.memory.groups import Group
 from vramplan.planner.memory.sharded import buckets
-from vramplan.planner.memory.static import StaticMemory
-from vramplan.planner.memory.units import Parameter, Unit
-from vramplan.planner.memory.zero import zero
+from vramplan.planner.memory.units import Parameter, Unit, Units
+from vramplan.planner.memory.zero_layout import Layout
 from vramplan.planner.resolve import Resolved, resolve
 from vramplan.planner.runnable import why_not_runnable
 from vramplan.planner.throughput.cost import run_cost
@@ -130,28 +130,60 @@ def test_405b_in_full_over_64_gpus_is_answered_for_each_rank() -> None:
     assert held == pytest.approx(405.85e9 * 16 / 64, rel=0.001)
 
 
-@pytest.mark.parametrize(("sharding", "bytes_a_parameter"), [("zero1", 2 + 2 + 12 / 8), ("zero2", 2 + 14 / 8)])
+@pytest.mark.parametrize(("sharding", "bytes_a_parameter"), [("zero1", 2 + 14 / 8), ("zero2", 2 + 14 / 8)])
 def test_zero_holds_what_its_paper_says(sharding: str, bytes_a_parameter: float) -> None:
-    """Rajbhandari et al. (2020), figure 1: with K = 12, 2 + 2 + K / N and 2 + (2 + K) / N bytes a parameter."""
+    """Rajbhandari et al. (2020), figure 1: with K = 12, 2 + (2 + K) / N bytes a parameter, in the step also of stage 1,
+    whose gradients are reduced by then; DeepSpeed keeps what a part touches whole, at most two embeddings here."""
     rank = priced(method="full", gpus=8, sharding=sharding, dtype="bf16", mixed_precision="bf16")
     held = sum(part(rank, name, "optimizer_step") for name in ("weights", "gradients", "optimizer"))  # type: ignore[arg-type]
-    assert held == pytest.approx(LLAMA_PARAMS * bytes_a_parameter, rel=1e-3)
+    assert LLAMA_PARAMS * bytes_a_parameter <= held <= LLAMA_PARAMS * bytes_a_parameter + 2 * 2 * 128_256 * 4096
 
 
-@pytest.mark.parametrize("element_bytes", [2, 4])
-def test_zero_keeps_a_copy_of_its_partition_whatever_the_weights_are_in(element_bytes: int) -> None:
-    """DeepSpeed 0.19.8's stage 2 on a CPU, two processes, 269,632 parameters: three tensors of 539,264 bytes each."""
-    whole = [Group(269_632, element_bytes, 1)]
-    alone = StaticMemory(weights=whole, quantization_state=[], adapter=[], trainable=whole, quantized_params=0)
-    rank = zero(alone, 2, 2, "none", states_per_parameter=2, half=element_bytes == 2)
-    assert total_bytes(rank.states, 1) == 3 * 539_264
+def test_stage_1_holds_all_gradients_when_the_backward_ends() -> None:
+    """2 + 2 + K / N bytes a parameter: the paper's figure 1."""
+    rank = priced(method="full", gpus=8, sharding="zero1", dtype="bf16", mixed_precision="bf16")
+    held = sum(part(rank, name, "backward") for name in ("weights", "gradients", "optimizer"))  # type: ignore[arg-type]
+    assert held >= LLAMA_PARAMS * (2 + 2 + 12 / 8)
 
 
 def test_zero3_splits_everything_but_small_tensors() -> None:
     rank = priced(method="full", gpus=8, sharding="zero3")
     held = sum(part(rank, name, "optimizer_step") for name in ("weights", "gradients", "optimizer"))  # type: ignore[arg-type]
     assert held == pytest.approx(LLAMA_PARAMS * 16 / 8, rel=1e-3)
-    assert "no run of ours" in " ".join(rank.ranks.unchecked if rank.ranks else ())
+
+
+def test_zero3_has_a_layer_whole_where_it_is_recomputed() -> None:
+    """Llama-3.1-8B's linears of a layer are 218,103,808 elements in bf16; its two norms always are whole."""
+    rank = priced(method="full", gpus=8, sharding="zero3")
+    assert part(rank, "gathered", "backward") >= 218_103_808 * 2
+
+
+def test_flat_groups_are_padded_to_two_elements_a_rank_and_cut_in_equal_parts() -> None:
+    """stage_1_and_2.py: 2 x 4 ranks, so 21 elements that decay are 24, six a rank; 5 that do not are 8, two a rank."""
+    decaying = Unit([Parameter((3, 7), 2, 2, trains=True)])
+    norm = Unit([Parameter((5,), 2, 2, trains=True, decays=False)])
+    layout = Layout.of(Units(root=Unit([]), embed=decaying, layers=[], tail=norm, tied=False), 4)
+    assert (layout.groups, layout.parts) == ([24, 8], [6, 2])
+    assert [list(layout.owners(flat)) for flat in layout.in_order()] == [
+        [(0, 6), (1, 6), (2, 6), (3, 3)],
+        [(0, 2), (1, 2), (2, 1)],
+    ]
+    assert (layout.touched_numel(), layout.largest_piece()) == (21 + 5, 6)
+
+
+def test_deepspeed_is_told_what_is_priced() -> None:
+    """The sizes that transformers writes for "auto" where h is 4,096, and nothing gathered ahead."""
+    answer = resolved(method="full", gpus=8, sharding="zero3")
+    config = deepspeed_config(answer.setup, resolve_model(LLAMA, online=False))
+    zero = config["zero_optimization"]
+    assert (zero["stage"], zero["reduce_bucket_size"]) == (3, 16_777_216)
+    assert zero["stage3_param_persistence_threshold"] == 40_960
+    assert (zero["stage3_max_live_parameters"], zero["stage3_max_reuse_distance"], zero["overlap_comm"]) == (
+        0,
+        0,
+        False,
+    )
+    assert (config["bf16"], config["fp16"]) == ({"enabled": True}, {"enabled": False})
 
 
 def test_a_thousand_gpus_are_priced_on_paper_and_said_to_be_unchecked() -> None:
