@@ -15,10 +15,10 @@ from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.memory import outside
 from vramplan.planner.memory.optimizer import state_groups
 from vramplan.planner.memory.peaks import AllocatedPeaks
-from vramplan.planner.memory.price import CUDA_QUANTUM_BYTES, Question
-from vramplan.planner.memory.replay import At, Replay
+from vramplan.planner.memory.replay import Replay
+from vramplan.planner.memory.standing import CUDA_QUANTUM_BYTES, Question, at_of
 from vramplan.planner.memory.static import StaticMemory, count_static, total_bytes
-from vramplan.planner.memory.structure import layer_kinds, program_key, replay_values
+from vramplan.planner.memory.structure import program_key
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.programs.program import Program
@@ -27,7 +27,7 @@ from vramplan.planner.stored_quantised import check_quantization
 from vramplan.planner.throughput.flops import MicroStepWork, count_work
 from vramplan.planner.throughput.optimizer_traffic import optimizer_traffic
 from vramplan.planner.throughput.step_time import Counted, compute_dtype, rates_of, step_time
-from vramplan.planner.throughput.traffic import MicroStepTraffic, count_traffic
+from vramplan.planner.throughput.traffic import MicroStepTraffic, TrafficForms
 from vramplan.planner.throughput.values import StepTime
 from vramplan.planner.training_setup import TrainingSetup
 
@@ -48,6 +48,7 @@ class _Regime:
 
     program: Program
     peaks: AllocatedPeaks
+    traffic: TrafficForms
 
 
 class Bounds:
@@ -109,7 +110,7 @@ class Bounds:
             NoProgramError, UnsupportedError: no program answers.
         """
         setup, regime = cell.setup, self._regime(cell)
-        own = (_regime_of(setup), setup.optimizer, setup.gradient_accumulation_steps)
+        own = (cell.regime, setup.optimizer, setup.gradient_accumulation_steps)
         peaks = self._peaks.get(own)
         if peaks is None:
             peaks = self._peaks[own] = regime.peaks.under(setup)
@@ -131,7 +132,7 @@ class Bounds:
         rates = rates_of(profile, setup)
         if isinstance(rates, str):
             return None
-        alike = (_regime_of(setup), setup.method, setup.micro_batch_size, setup.gradient_accumulation_steps > 1)
+        alike = (cell.regime, setup.method, setup.micro_batch_size, setup.gradient_accumulation_steps > 1)
         if alike not in self._counted:
             self._counted[alike] = self._count(cell)
         work, traffic = self._counted[alike]
@@ -146,12 +147,10 @@ class Bounds:
         return step_time(counted, rates)
 
     def _count(self, cell: Cell) -> tuple[MicroStepWork, MicroStepTraffic]:
-        model, workload, setup = self._model, cell.workload, cell.setup
-        values = replay_values(model, workload, setup)
-        at = At(values, layer_kinds(model, setup.method), self._quantum, setup.gradient_accumulation_steps > 1)
-        element_bytes = BYTES[compute_dtype(setup)]
-        work = count_work(model, workload, setup, element_bytes=element_bytes)
-        return work, count_traffic(Replay(self._regime(cell).program, at))
+        element_bytes = BYTES[compute_dtype(cell.setup)]
+        work = count_work(self._model, cell.workload, cell.setup, element_bytes=element_bytes)
+        regime = self._regime(cell)
+        return work, regime.traffic.at(Replay(regime.program, at_of(self._question(cell))))
 
     def _static_of(self, setup: TrainingSetup) -> StaticMemory:
         key = (setup.method, setup.precision)
@@ -160,7 +159,7 @@ class Bounds:
         return self._static[key]
 
     def _regime(self, cell: Cell) -> _Regime:
-        key = _regime_of(cell.setup)
+        key = cell.regime
         if key not in self._regimes:
             self._regimes[key] = self._found(cell)
         found = self._regimes[key]
@@ -174,17 +173,12 @@ class Bounds:
             program = self._programs(key, self._traceable(cell))
         except (NoProgramError, UnsupportedError) as error:
             return error
-        question = Question(self._model, cell.workload, cell.setup, self._route, self._device, self._figures)
-        return _Regime(program, AllocatedPeaks(question, program))
+        question = self._question(cell)
+        traffic = TrafficForms(Replay(program, at_of(question)))
+        return _Regime(program, AllocatedPeaks(question, program, lambda _, setup: self._static_of(setup)), traffic)
+
+    def _question(self, cell: Cell) -> Question:
+        return Question(self._model, cell.workload, cell.setup, self._route, self._device, self._figures)
 
     def _least(self, size_bytes: int) -> Least:
         return Least(size_bytes + self._context[0], size_bytes + self._context[1])
-
-
-def _regime_of(setup: TrainingSetup) -> Hashable:
-    """What decides the memory program among the cells of one space; see ``memory.structure.program_key``."""
-    method = setup.method
-    if hasattr(method, "r"):
-        method = method.model_copy(update={"r": 1, "lora_alpha": 1})
-    one_row = setup.micro_batch_size == 1
-    return method, setup.precision, setup.gradient_checkpointing, setup.loss, setup.padding, one_row

@@ -6,13 +6,15 @@ resolved once for each combination that has rules of its own; what only scales (
 1) is put in afterwards. Ranks above the suggested one are left out: nothing says they learn more, and they cost more.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
 from vramplan.planner.device import Device
 from vramplan.planner.errors import UnsupportedError, UsageError
+from vramplan.planner.methods import Method
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.resolve import Resolved, given_for_method, resolve
 from vramplan.planner.training_setup import TrainingSetup
@@ -68,6 +70,15 @@ class Cell:
     def kind(self) -> str:
         """Its method."""
         return self.setup.method.kind
+
+    @cached_property
+    def regime(self) -> Hashable:
+        """What decides the memory program among the cells of one space; see ``memory.structure.program_key``."""
+        setup = self.setup
+        method = tuple(item for item in vars(setup.method).items() if item[0] not in ("r", "lora_alpha"))
+        precision = tuple(vars(setup.precision).values())
+        one_row = setup.micro_batch_size == 1
+        return method, precision, setup.gradient_checkpointing, setup.loss, setup.padding, one_row
 
 
 @dataclass(frozen=True)
@@ -135,18 +146,23 @@ def _cells(wishes: Options, subject: Subject, ranks: Sequence[Options]) -> Itera
             resolved = subject.resolve({**wishes, **changed, **alike[0]})
         except UsageError:  # a combination that the rules forbid; the one asked for has passed
             continue
-        for batch, optimizer, rank in product(alike, _optimizers(wishes), ranks):
-            yield _cell(wishes, resolved, {**changed, **batch, **optimizer, **rank})
+        methods = [_with_rank(resolved.setup.method, rank) for rank in ranks]
+        for batch, optimizer, (rank, method) in product(alike, _optimizers(wishes), zip(ranks, methods, strict=True)):
+            yield _cell(wishes, resolved, method, {**changed, **batch, **optimizer, **rank})
 
 
-def _cell(wishes: Options, resolved: Resolved, changed: Options) -> Cell:
-    """A cell from one that was resolved and differs from it in optimizer, rank and micro batch alone."""
+def _with_rank(method: Method, rank: Options) -> Method:
+    return method.model_copy(update={"r": rank["rank"], "lora_alpha": rank["alpha"]}) if rank else method
+
+
+def _cell(wishes: Options, resolved: Resolved, method: Method, changed: Options) -> Cell:
+    """A cell from one that was resolved and differs from it in optimizer, method's rank and micro batch alone."""
     setup, workload, given = resolved.setup, resolved.workload, {**wishes, **changed}
     new: dict[str, Any] = {}
     if "optimizer" in changed:
         new["optimizer"] = changed["optimizer"]
-    if "rank" in changed:
-        new["method"] = setup.method.model_copy(update={"r": changed["rank"], "lora_alpha": changed["alpha"]})
+    if method is not setup.method:
+        new["method"] = method
     micro_batch = given.get("micro_batch", setup.micro_batch_size)
     if micro_batch != setup.micro_batch_size:
         rows = micro_batch * setup.world_size

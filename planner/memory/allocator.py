@@ -155,14 +155,15 @@ class CachingAllocator:
             return None
         rounded = self._rounded(size_bytes) if self._roundup else -(-size_bytes // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
         pool = self._small if rounded <= SMALL_SIZE_BYTES else self._large
-        block = self._cached_block(pool, rounded) or self._new_block(pool, rounded, size_bytes)
-        spare = block.size_bytes - rounded
-        if spare >= pool.split_from_bytes and rounded < pool.split_below_bytes:
+        index = self._cached_block(pool, rounded)
+        block = self._new_block(pool, rounded, size_bytes) if index is None else pool.blocks[index]
+        splits = block.size_bytes - rounded >= pool.split_from_bytes and rounded < pool.split_below_bytes
+        if index is not None:
+            block = pool.carve(index, rounded) if splits else pool.pop(index)
+        elif splits:
             pool.insert(block.cut(rounded))
-            self._allocated += rounded
-        else:
-            self._allocated += block.size_bytes
         block.allocated = True
+        self._allocated += block.size_bytes
         block.requested_bytes = size_bytes
         self._requested += size_bytes
         if self._allocated > self._max_allocated:
@@ -176,8 +177,7 @@ class CachingAllocator:
         self._allocated -= block.size_bytes
         self._requested -= block.requested_bytes
         block.allocated = False
-        block.absorb_neighbours()
-        block.pool.insert(block)
+        block.pool.free(block)
 
     def served_by(self, size_bytes: int) -> tuple[BlockPool, int]:
         """The pool that serves a request, and what it is rounded to."""
@@ -186,9 +186,8 @@ class CachingAllocator:
 
     def carve(self, pool: BlockPool, size_bytes: int) -> Block:
         """Take the front of the largest free block, for a caller who knows that it is what ``take`` would do."""
-        block = pool.pop(len(pool.blocks) - 1)
-        if block.size_bytes > size_bytes:
-            pool.insert(block.cut(size_bytes))
+        last = len(pool.blocks) - 1
+        block = pool.carve(last, size_bytes) if pool.blocks[last].size_bytes > size_bytes else pool.pop(last)
         block.allocated = True
         block.requested_bytes = size_bytes
         self._requested += size_bytes
@@ -224,21 +223,22 @@ class CachingAllocator:
                 return -(-size_bytes // step) * step
         return -(-size_bytes // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
 
-    def _cached_block(self, pool: BlockPool, rounded: int) -> Block | None:
-        """``get_free_block``: the smallest free block that fits, then the lowest; taken out of the pool."""
+    def _cached_block(self, pool: BlockPool, rounded: int) -> int | None:
+        """``get_free_block``: the place of the smallest free block that fits, then of the lowest."""
         if self._garbage_above_bytes is not None:
             pool.num_searches += 1
+        blocks = pool.blocks
         index = pool.first_of(rounded)
-        if index == len(pool.blocks):
+        if index == len(blocks):
             return None
-        after = pool.blocks[index].next
+        after = blocks[index].next
         if after is not None and not after.mapped:
             index = least_growable(pool, index)
         if self._max_split_bytes != _UNLIMITED:
-            limit, size_bytes = self._max_split_bytes, pool.blocks[index].size_bytes
+            limit, size_bytes = self._max_split_bytes, blocks[index].size_bytes
             if rounded < limit <= size_bytes or (limit <= rounded and size_bytes >= rounded + self._max_rounding_bytes):
                 return None
-        return pool.pop(index)
+        return index
 
     def _new_block(self, pool: BlockPool, rounded: int, size_bytes: int) -> Block:
         """``malloc`` where no cached block fits: ask the driver; refused, release cached memory and ask again."""

@@ -93,6 +93,8 @@ class BlockPool:
         self.split_below_bytes = split_below_bytes
         self.unmapped: list[tuple[int, Block]] = []
         self.num_searches = 0
+        self.reached_bytes = 0
+        """The furthest end of a block in use so far, where that is all that is reserved (``endless``)."""
         self.blocks: list[Block] = []
         """The free mapped blocks by size, then address."""
         # Their sizes and addresses in one number each: replays take half the time they take with tuples.
@@ -106,6 +108,48 @@ class BlockPool:
         """Take the free mapped block at a place out of the pool."""
         del self.keys[index]
         return self.blocks.pop(index)
+
+    def carve(self, index: int, size_bytes: int) -> Block:
+        """Take the front of the free mapped block at a place; the rest of it stays free."""
+        rest = self.blocks[index]
+        before = rest.prev
+        front = Block(self, rest.address, size_bytes, before, rest)
+        if before is not None:
+            before.next = front
+        rest.prev = front
+        rest.address += size_bytes
+        rest.size_bytes -= size_bytes
+        key = rest.size_bytes << ADDRESS_BITS | rest.address
+        if not index or self.keys[index - 1] < key:  # mostly: the rest is still larger than those before it
+            self.keys[index] = key
+            rest.inserted_at = self.num_searches
+        else:
+            self.pop(index)
+            self.insert(rest)
+        return front
+
+    def free(self, block: Block) -> None:
+        """Put a block that was in use among the free ones, merged with those beside it (``free_block``)."""
+        rest, before = block.next, block.prev
+        alone = before is None or before.allocated or not before.mapped
+        if not alone or rest is None or rest.allocated or not rest.mapped:
+            block.absorb_neighbours()
+            self.insert(block)
+            return
+        keys = self.keys
+        index = bisect_left(keys, rest.size_bytes << ADDRESS_BITS | rest.address)
+        rest.address = block.address
+        rest.size_bytes += block.size_bytes
+        rest.prev = before
+        if before is not None:
+            before.next = rest
+        key = rest.size_bytes << ADDRESS_BITS | rest.address
+        if index + 1 == len(keys) or key < keys[index + 1]:  # it stays where it stood in the order
+            keys[index] = key
+            rest.inserted_at = self.num_searches
+        else:
+            self.pop(index)
+            self.insert(rest)
 
     def insert(self, block: Block) -> None:
         """Put a block nobody uses into the order it belongs to."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from vramplan.planner.memory.allocator import CachingAllocator
 from vramplan.planner.memory.blocks import ADDRESS_BITS, Block, BlockPool
 from vramplan.planner.memory.choices import Choices
+from vramplan.planner.memory.endless import EndlessAllocator
 from vramplan.planner.memory.expand import Expanded
 
 FEWEST = 5
@@ -26,6 +27,7 @@ MOST_BLOCKS = 256
 """Free blocks of a pool; more are not compared."""
 MOST_TRIES = 4
 _ADDRESS = (1 << ADDRESS_BITS) - 1
+Allocator = CachingAllocator | EndlessAllocator
 State = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
@@ -45,9 +47,11 @@ class _Watched(NamedTuple):
     left: list[tuple[int, _Place]]
     """By storage: blocks that outlive the pass."""
     choices: dict[BlockPool, Choices]
+    reached_bytes: dict[BlockPool, int]
+    """How far the blocks it used reached; see ``endless``."""
 
 
-def play(allocator: CachingAllocator, step: Expanded) -> dict[int, Block | None]:
+def play(allocator: Allocator, step: Expanded) -> dict[int, Block | None]:
     """Go through a micro step; what is alive at its end, by storage. ``max_allocated_bytes`` is not kept."""
     player = _Player(allocator, step)
     for first, last, cycle in _runs([each.kind for each in step.passes]):
@@ -76,7 +80,7 @@ def _runs(kinds: Sequence[Hashable]) -> Iterator[tuple[int, int, int]]:
 
 
 class _Player:
-    def __init__(self, allocator: CachingAllocator, step: Expanded) -> None:
+    def __init__(self, allocator: Allocator, step: Expanded) -> None:
         self.alive: dict[int, Block | None] = {}
         self._allocator = allocator
         self._passes, self._changes = step.passes, step.changes
@@ -103,6 +107,8 @@ class _Player:
             skipped = 0
             if watched is not None and before is not None and (moved := self._moved(before, after)) is not None:
                 skipped = self._skip(watched, moved, before, at, (last - at) // period, period)
+                for pool, further in moved.items():  # each pass reached as much further as its rest began later
+                    pool.reached_bytes = max(pool.reached_bytes, watched.reached_bytes[pool] + skipped * further)
             at += skipped * period
             tries += not skipped
 
@@ -120,11 +126,12 @@ class _Player:
 
     # -------------------------------------------------------------- what two passes find
     def _state(self) -> State | None:
-        """What is reserved, and the free blocks of each pool; None where they are too many."""
+        """What is reserved, where that decides anything, and each pool's free blocks; None where they are too many."""
         small, large = (pool.keys for pool in self._pools)
         if max(len(small), len(large)) > MOST_BLOCKS:
             return None
-        return self._allocator.reserved_bytes, tuple(small), tuple(large)
+        reserved = 0 if isinstance(self._allocator, EndlessAllocator) else self._allocator.reserved_bytes
+        return reserved, tuple(small), tuple(large)
 
     def _period(self, states: dict[int, State | None], at: int, cycle: int) -> int | None:
         """How many passes ago the same memory was found, before the same kinds."""
@@ -154,6 +161,9 @@ class _Player:
         start, own = self._start(first), self._passes[first].first_storage
         ends = {pool: _end(pool.keys[-1]) if pool.keys else 0 for pool in self._pools}
         choices = {pool: Choices() for pool in self._pools}
+        before = [pool.reached_bytes for pool in self._pools]
+        for pool in self._pools:
+            pool.reached_bytes = 0
         freed: list[tuple[int, _Place]] = []
         simple = True
         for place, change in enumerate(self._changes[start : self._start(last)]):
@@ -173,7 +183,10 @@ class _Player:
             for index in range(own, stop)
             if (block := alive.get(index)) is not None
         ]
-        return _Watched(freed, left, choices) if simple else None
+        reached = {pool: pool.reached_bytes for pool in self._pools}
+        for pool, furthest in zip(self._pools, before, strict=True):
+            pool.reached_bytes = max(furthest, pool.reached_bytes)
+        return _Watched(freed, left, choices, reached) if simple else None
 
     def _first_storage(self, number: int) -> int:
         return self._passes[number].first_storage if number < len(self._passes) else len(self._sizes)

@@ -4,6 +4,8 @@ What lasts through a step is counted once a rank, the micro step is a few sums o
 batch is counted at each point. Equal to ``Pricing``'s phases to the byte.
 """
 
+from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,13 +13,16 @@ from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory import loop
 from vramplan.planner.memory.groups import total_bytes
 from vramplan.planner.memory.price import Pricing, Question
-from vramplan.planner.memory.replay import Peak, Replayed
+from vramplan.planner.memory.replay import Replay
+from vramplan.planner.memory.standing import Standing, at_of, buffer_groups
+from vramplan.planner.memory.static import StaticMemory, count_static
 from vramplan.planner.memory.step_forms import PeakForms
 from vramplan.planner.memory.structure import replay_values
+from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.program import Program
 from vramplan.planner.training_setup import TrainingSetup
 
-_NOTHING = Replayed({"forward": Peak(), "loss": Peak(), "backward": Peak()}, 0, {})
+CountStatic = Callable[[ModelSpec, TrainingSetup], StaticMemory]
 
 
 class _Lasting(NamedTuple):
@@ -39,24 +44,25 @@ class AllocatedPeaks:
         question: any point; its gradient accumulation and share of labels hold for all.
         program: the question's. Every point must be of its regime, as ``program_key`` tells: a micro batch of one, and
             a sequence that reaches a sliding window, have programs of their own.
+        count_static: of a model under a setup; several of these may share one that remembers.
     """
 
-    def __init__(self, question: Question, program: Program) -> None:
+    def __init__(self, question: Question, program: Program, count_static: CountStatic = count_static) -> None:
         if question.setup.sharding != "none":
             raise UnsupportedError(
                 f"many setups with --sharding {question.setup.sharding} are not searched yet",
                 remedy="price one with: vramplan estimate MODEL --method NAME",
             )
         self._question = question
-        self._program = program
-        self._forms = PeakForms(Pricing(question, program, _NOTHING).replay)
+        replay = Replay(program, at_of(question))
+        self._forms, self._buffers = PeakForms(replay), buffer_groups(replay)
+        self._count_static = count_static
         self._lasting: dict[int | None, _Lasting] = {}
 
     def under(self, setup: TrainingSetup) -> "AllocatedPeaks":
         """The same forms under another setup of the regime: another optimizer, or another accumulation."""
-        other = object.__new__(AllocatedPeaks)
-        other._question = replace(self._question, setup=setup)
-        other._program, other._forms, other._lasting = self._program, self._forms, {}
+        other = copy(self)
+        other._question, other._lasting = replace(self._question, setup=setup), {}
         return other
 
     def at(self, micro_batch_size: int, sequence_length: int, rank: int | None = None) -> int:
@@ -79,9 +85,10 @@ class AllocatedPeaks:
         setup = question.setup
         if rank is not None:
             setup = setup.model_copy(update={"method": setup.method.model_copy(update={"r": rank})})
-        pricing = Pricing(replace(question, setup=setup), self._program, _NOTHING)
-        base = pricing.base(gradients=question.accumulating)
-        still = [parts for phase, parts in pricing.still_parts().items() if phase != "load"]
+        static = self._count_static(question.model, setup)
+        standing = Standing(replace(question, setup=setup), self._buffers, static)
+        base = standing.base(gradients=question.accumulating)
+        still = [parts for phase, parts in standing.still_parts().items() if phase != "load"]
         lasting = _Lasting(
             setup,
             sum(base.values()) - base["batch"],

@@ -1,9 +1,8 @@
 """Assemble a MemoryBudget: static tensors counted, dynamic ones replayed, the allocator replayed, the rest bounded."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil
 
-from vramplan.planner.device import Device, Route
 from vramplan.planner.memory import loop, optimizer, outside, phases
 from vramplan.planner.memory.alloc_conf import parse_alloc_conf
 from vramplan.planner.memory.because import reasons
@@ -17,38 +16,21 @@ from vramplan.planner.memory.budget import (
 )
 from vramplan.planner.memory.expand import live_at_peak
 from vramplan.planner.memory.lengths import UNKNOWN_BATCHES, record_lengths, step_lengths
-from vramplan.planner.memory.replay import At, Replay, Replayed
+from vramplan.planner.memory.replay import Replay
 from vramplan.planner.memory.reserved import reserved_bytes
 from vramplan.planner.memory.segments import OutOfDeviceMemory
-from vramplan.planner.memory.static import Group, StaticMemory, count_static, total_bytes
-from vramplan.planner.memory.structure import layer_kinds, replay_values
-from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.memory.standing import CUDA_QUANTUM_BYTES as CUDA_QUANTUM_BYTES
+from vramplan.planner.memory.standing import ORDER, Standing, at_of, buffer_groups
+from vramplan.planner.memory.standing import Question as Question
+from vramplan.planner.memory.static import total_bytes
+from vramplan.planner.memory.structure import replay_values
 from vramplan.planner.programs.program import Program
-from vramplan.planner.training_setup import TrainingSetup
-from vramplan.planner.workload import Workload
 
-CUDA_QUANTUM_BYTES = 512
-"""kMinBlockSize, c10/core/AllocatorConfig.h. The CPU's allocator gives what is asked."""
 LONGEST_STEPS = 2
 """Reserved memory is flat from the second step on; optimizer states are born at the end of the first."""
 ORDERS = range(9)
 """Seeds of the orders in which a run that draws its batches by chance is replayed."""
 STEP_PHASES: tuple[PhaseName, ...] = ("forward", "loss", "backward")
-ORDER: tuple[Component, ...] = (
-    "weights",
-    "quantization_state",
-    "adapter",
-    "gradients",
-    "optimizer",
-    "activations",
-    "loss",
-    "temporaries",
-    "buffers",
-    "batch",
-    "gathered",
-    "communication",
-    "workspace",
-)
 
 
 def is_exact(component: Component) -> bool:
@@ -56,77 +38,19 @@ def is_exact(component: Component) -> bool:
     return component in (*STATIC_COMPONENTS, "batch", "workspace")
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is to be priced."""
+class Pricing(Standing):
+    """One question answered with one program; ``budget()`` is the answer."""
 
-    model: ModelSpec
-    workload: Workload
-    setup: TrainingSetup
-    route: Route
-    device: Device | None = None
-    figures: outside.Figures = outside.PRIOR
-
-    @property
-    def quantum_bytes(self) -> int:
-        return CUDA_QUANTUM_BYTES if self.route == "cuda" else 1
-
-    @property
-    def accumulating(self) -> bool:
-        return self.setup.gradient_accumulation_steps > 1
-
-
-class Pricing:
-    """One question answered with one program; ``budget()`` is the answer. ``replayed``: where that is known already."""
-
-    def __init__(self, question: Question, program: Program, replayed: Replayed | None = None) -> None:
-        self.question = question
-        quantum = question.quantum_bytes
-        self.static: StaticMemory = count_static(question.model, question.setup)
+    def __init__(self, question: Question, program: Program) -> None:
+        self.replay = Replay(program, at_of(question))
+        self.replayed = self.replay.run()
+        super().__init__(question, buffer_groups(self.replay))
         setup, trainable = question.setup, self.static.trainable
-        self.states = optimizer.state_groups(setup.optimizer, trainable, question.route, loop=setup.loop)
         managed = optimizer.managed_groups(setup.optimizer, trainable, question.route, loop=setup.loop)
-        self.managed_bytes = total_bytes(managed, quantum)
-        self.step_peak = optimizer.step_peak_bytes(setup.optimizer, trainable, question.route, quantum, loop=setup.loop)
-        self.replay = Replay(
-            program,
-            At(
-                replay_values(question.model, question.workload, question.setup),
-                layer_kinds(question.model, question.setup.method),
-                quantum,
-                question.accumulating,
-            ),
-        )
-        self.replayed = self.replay.run() if replayed is None else replayed
-        self.buffers = [Group(self.replay.sizes[size], 1, 1) for size, _ in program.buffers]
-        self.batch = loop.batch_groups(question.model, question.setup, question.workload)
+        self.managed_bytes = total_bytes(managed, question.quantum_bytes)
         self.because = reasons(question.model, question.setup, self.static, self.managed_bytes)
 
-    @property
-    def workspaces_bytes(self) -> int:
-        """cuBLAS's workspaces: allocated in the first step, kept ever after."""
-        question = self.question
-        if question.route == "cpu":
-            return 0
-        return outside.WORKSPACES * outside.workspace_bytes(question.device, question.figures)
-
     # -------------------------------------------------------------- parts
-    def base(self, *, gradients: bool) -> dict[Component, int]:
-        """Bytes there throughout the step; with the gradients where they are kept."""
-        quantum = self.question.quantum_bytes
-        static = self.static
-        parts: dict[Component, int] = {
-            "weights": total_bytes(static.weights, quantum),
-            "quantization_state": total_bytes(static.quantization_state, quantum),
-            "adapter": total_bytes(static.adapter, quantum),
-            "gradients": total_bytes(static.trainable, quantum) if gradients else 0,
-            "optimizer": total_bytes(self.states, quantum),
-            "buffers": total_bytes(self.buffers, quantum),
-            "batch": total_bytes(self.batch, quantum),
-            "workspace": self.workspaces_bytes,
-        }
-        return parts
-
     def phase_parts(self) -> dict[PhaseName, dict[Component, int]]:
         """Every phase's bytes by component at its peak."""
         base = self.base(gradients=self.question.accumulating)
@@ -142,27 +66,9 @@ class Pricing:
             found["evaluation"] = evaluated
         return found | still
 
-    def still_parts(self) -> dict[PhaseName, dict[Component, int]]:
-        """The same of the phases in which nothing goes through the model."""
-        model, setup, quantum = self.question.model, self.question.setup, self.question.quantum_bytes
-        loaded = self.base(gradients=False)
-        step = self._between_steps(gradients=True)
-        step["temporaries"] = step.get("temporaries", 0) + self.step_peak
-        between = self._between_steps(gradients=loop.keeps_gradients(setup))
-        found: dict[PhaseName, dict[Component, int]] = {
-            "load": phases.loading(loaded, model, setup, quantum),
-            "optimizer_step": step,
-            "save": phases.saving(between, model, setup),
-            "resume": phases.resuming(loaded, loaded["adapter"]),
-        }
-        merged = phases.merging(loaded, model, setup, quantum)
-        return found if merged is None else found | {"merge": merged}
-
-    def _between_steps(self, *, gradients: bool) -> dict[Component, int]:
-        """Bytes there when no micro batch is under way: what the loop's names hold beside the base."""
-        held = loop.held_parts(self.question.setup, self.replayed)
-        base = self.base(gradients=gradients)
-        return {name: base.get(name, 0) + held.get(name, 0) for name in ORDER}
+    def held_parts(self) -> dict[Component, int]:
+        """What the loop's names hold when a step is over, gradients apart."""
+        return loop.held_parts(self.question.setup, self.replayed)
 
     # -------------------------------------------------------------- the answer
     def least_high_bytes(self) -> int:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from vramplan.planner.memory.allocator import CachingAllocator, parse_alloc_conf
 from vramplan.planner.memory.blocks import Block
+from vramplan.planner.memory.endless import EndlessAllocator, is_endless
 from vramplan.planner.memory.expand import Expanded, expand
-from vramplan.planner.memory.passes import play
+from vramplan.planner.memory.passes import Allocator, play
 from vramplan.planner.memory.replay import Replay
 from vramplan.planner.memory.static import Group
 
@@ -44,7 +45,9 @@ def reserved_bytes(
     Raises:
         OutOfDeviceMemory: that is too little, also where all that is cached is given back.
     """
-    allocator = CachingAllocator(parse_alloc_conf(alloc_conf), limit_bytes=limit_bytes)
+    conf = parse_alloc_conf(alloc_conf)
+    endless = is_endless(conf, limit_bytes)
+    allocator = EndlessAllocator(conf) if endless else CachingAllocator(conf, limit_bytes=limit_bytes)
     allocator.give(allocator.take(warmed_up_bytes))
     _hold(allocator, before)
     _release(allocator, [allocator.take(size_bytes) for size_bytes in loading_bytes])
@@ -63,7 +66,7 @@ def reserved_bytes(
 
 
 def _micro_step(
-    allocator: CachingAllocator, step: Expanded, adopted: set[int], carried: list[tuple[int, Held]]
+    allocator: Allocator, step: Expanded, adopted: set[int], carried: list[tuple[int, Held]]
 ) -> dict[int, Held]:
     """One micro step; what is alive at its end.
 
@@ -93,7 +96,7 @@ def _micro_step(
 
 
 def _end_of_step(
-    allocator: CachingAllocator, step: Expanded, alive: dict[int, Held], *, holds: bool
+    allocator: Allocator, step: Expanded, alive: dict[int, Held], *, holds: bool
 ) -> list[tuple[int, Held]]:
     """Free the gradients, and the rest too unless the loop's names hold it; what they hold, with its size."""
     kept = []
@@ -113,10 +116,10 @@ def _carried(step: Expanded) -> set[int]:
     return {index for index, storage in enumerate(step.storages) if storage.segment.startswith(CARRIED)}
 
 
-def _hold(allocator: CachingAllocator, groups: list[Group]) -> list[Held]:
+def _hold(allocator: Allocator, groups: list[Group]) -> list[Held]:
     return [allocator.take(group.numel * group.element_bytes) for group in groups for _ in range(group.count)]
 
 
-def _release(allocator: CachingAllocator, blocks: list[Held]) -> None:
+def _release(allocator: Allocator, blocks: list[Held]) -> None:
     for block in blocks:
         allocator.give(block)

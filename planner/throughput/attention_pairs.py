@@ -5,13 +5,15 @@ window; PyTorch's scaled_dot_product_attention does so where it needs no mask, w
 bring. Eager attention makes the whole square (Dao, 2023, arXiv:2307.08691).
 """
 
-from typing import Any
+from collections import Counter
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from vramplan.planner.dims import language_config, window_of
 from vramplan.planner.memory.last_blocks import last_layers
 from vramplan.planner.memory.static_methods import hidden_size
 from vramplan.planner.methods import prepends_rows, trainable_blocks, virtual_tokens
-from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.model_spec import ModelSpec, Weight
 from vramplan.planner.tasks import TOKEN_TYPED, in_tower
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Workload
@@ -25,29 +27,33 @@ _ENCODERS = TOKEN_TYPED | {"roberta", "xlm-roberta", "camembert", "distilbert", 
 """Types whose tokens see those that follow."""
 
 
-def attention_flops(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> tuple[int, int]:
+class Attended(NamedTuple):
+    """Operations of one micro step's attention."""
+
+    forward: int = 0
+    behind: int = 0
+    """Of the forward, in the layers that a backward goes through."""
+    backward: int = 0
+
+
+def attention_flops(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> Attended:
     """Operations of one micro step's attention, forward and backward."""
     per_pair = _flops_per_pair(language_config(model.config))
     if per_pair is None:
-        return 0, 0
-    pairs = sum(_pairs(model, workload, setup, kind) for kind in _attending_layers(model))
-    forward = per_pair * pairs * (1 if setup.packing else setup.micro_batch_size)
-    times = EAGER_BACKWARD if setup.attention == "eager" else FUSED_BACKWARD
-    return forward, int(attended_behind(model, workload, setup) * times)
+        return Attended()
 
+    def flops(of: ModelSpec) -> int:
+        kinds = _attending_kinds(of)
+        pairs = sum(layers * _pairs(of, workload, setup, kind) for kind, layers in kinds.items())
+        return per_pair * pairs * (1 if setup.packing else setup.micro_batch_size)
 
-def attended_behind(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> int:
-    """Operations of one micro step's attention, forward, in the layers that a backward goes through."""
-    per_pair = _flops_per_pair(language_config(model.config))
-    if per_pair is None:
-        return 0
-    behind = model
+    forward = behind = flops(model)
     if trainable_blocks(setup.method) is not None:
         kept = {weight.name: last_layers(weight, model, setup.method) for weight in model.weights}
         weights = [weight.model_copy(update={"layers": kept[weight.name]}) for weight in model.weights]
-        behind = model.model_copy(update={"weights": tuple(weights)})
-    pairs = sum(_pairs(model, workload, setup, kind) for kind in _attending_layers(behind))
-    return per_pair * pairs * (1 if setup.packing else setup.micro_batch_size)
+        behind = flops(model.model_copy(update={"weights": tuple(weights)}))
+    times = EAGER_BACKWARD if setup.attention == "eager" else FUSED_BACKWARD
+    return Attended(forward, behind, int(behind * times))
 
 
 def _flops_per_pair(config: dict[str, Any]) -> int | None:
@@ -62,12 +68,16 @@ def _flops_per_pair(config: dict[str, Any]) -> int | None:
     return int(4 * heads * head_dim)
 
 
-def _attending_layers(model: ModelSpec) -> list[str]:
-    """The kind of attention of every layer that has any: ``full``, ``sliding``, ``encoder``, ``decoder`` or
-    ``across``."""
-    types = language_config(model.config).get("layer_types") or []
+def _attending_kinds(model: ModelSpec) -> Counter[str]:
+    """How many layers have attention of each kind: ``full``, ``sliding``, ``encoder``, ``decoder`` or ``across``."""
+    types = language_config(model.config).get("layer_types") or ()
+    return _kinds_of(model.weights, tuple(types), bool(model.config.get("is_encoder_decoder")))
+
+
+@lru_cache(maxsize=16)  # the same in every setup of a model
+def _kinds_of(weights: tuple[Weight, ...], types: tuple[str, ...], has_encoder: bool) -> Counter[str]:
     seen: dict[tuple[str, int], str] = {}
-    for weight in model.weights:
+    for weight in weights:
         name = weight.name
         if weight.module == "norm" or in_tower(name) or "linear_attn" in name:
             continue
@@ -79,10 +89,10 @@ def _attending_layers(model: ModelSpec) -> list[str]:
             kind = types[layer] if layer < len(types) else "full"
             if kind in ("linear_attention", "mamba", "conv"):
                 continue
-            if model.config.get("is_encoder_decoder"):
+            if has_encoder:
                 kind = "across" if across else "decoder" if "decoder." in name else "encoder"
             seen[f"{name.partition('.{layer}')[0]}{across}", layer] = kind
-    return list(seen.values())
+    return Counter(seen.values())
 
 
 def _pairs(model: ModelSpec, workload: Workload, setup: TrainingSetup, kind: str) -> int:

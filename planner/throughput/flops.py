@@ -40,7 +40,7 @@ from vramplan.planner.methods import (
 )
 from vramplan.planner.model_spec import ModelSpec, Weight
 from vramplan.planner.tasks import in_tower, is_classification_head
-from vramplan.planner.throughput.attention_pairs import attended_behind, attention_flops
+from vramplan.planner.throughput.attention_pairs import attention_flops
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.workload import Workload
 
@@ -122,13 +122,13 @@ def count_work(model: ModelSpec, workload: Workload, setup: TrainingSetup, *, el
         read = weight.numel * element_bytes
         for place, times in enumerate((weight.count, behind, behind * repeated)):
             weight_reads[place] += read * times
-    attended, attended_back = attention_flops(model, workload, setup)
-    recomputed = attended_behind(model, workload, setup) if setup.gradient_checkpointing else 0
+    attended = attention_flops(model, workload, setup)
+    recomputed = attended.behind if setup.gradient_checkpointing else 0
     virtual = _prompt_encoder_flops(model, setup)
     return MicroStepWork(
-        forward=Work(forward + virtual, attended, weight_reads[0]),
+        forward=Work(forward + virtual, attended.forward, weight_reads[0]),
         loss=_head(model, workload, setup, tokens, element_bytes),
-        backward=Work(backward + 2 * virtual, attended_back, weight_reads[1]),
+        backward=Work(backward + 2 * virtual, attended.backward, weight_reads[1]),
         recomputation=Work(again, recomputed, weight_reads[2]),
     )
 

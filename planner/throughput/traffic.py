@@ -5,12 +5,13 @@ fixed multiple of that (``constants``). In-place operations make no tensor: the 
 ``optimizer_traffic``, the others are few.
 """
 
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from vramplan.planner.memory.budget import PhaseName
 from vramplan.planner.memory.replay import PHASES, Replay
-from vramplan.planner.programs.program import Alloc, Entry, MacroCall
+from vramplan.planner.programs.program import Alloc, MacroCall
 
 _PRODUCTS = (
     "aten.mm",
@@ -37,11 +38,6 @@ class Traffic:
     """Weights made whole again from 4 or 8 bits."""
     kernels: int = 0
 
-    def add(self, other: "Traffic") -> None:
-        self.written_bytes += other.written_bytes
-        self.dequantized_bytes += other.dequantized_bytes
-        self.kernels += other.kernels
-
 
 @dataclass
 class MicroStepTraffic:
@@ -53,33 +49,53 @@ class MicroStepTraffic:
         return self.phases.setdefault(name, Traffic())
 
 
+class _Made(NamedTuple):
+    """How often a program makes a tensor of each of its sizes in one phase."""
+
+    written: Counter[int]
+    dequantized: Counter[int]
+    loops: list[MacroCall]
+
+
+class TrafficForms:
+    """A program summed over its stack, each of its templates once; ``at`` puts sizes in.
+
+    Args:
+        replay: the program at any sizes.
+    """
+
+    def __init__(self, replay: Replay) -> None:
+        blocks = [(block.segment, template) for block, _, template in replay.blocks()]
+        kinds = [_kind(label) for label in replay.program.labels]
+        self._made: dict[PhaseName, _Made] = {}
+        self._kernels: Counter[PhaseName] = Counter()
+        for (segment, template), times in Counter(blocks).items():
+            if segment.startswith("carried"):  # of the step before
+                continue
+            made = self._made.setdefault(PHASES[segment], _Made(Counter(), Counter(), []))
+            for entry in replay.program.templates[template]:
+                if isinstance(entry, MacroCall):
+                    made.loops.extend([entry] * times)
+                elif isinstance(entry, Alloc) and (kind := kinds[entry.label]) != "nothing":
+                    self._kernels[PHASES[segment]] += times
+                    if kind != "product":
+                        (made.written if kind == "written" else made.dequantized)[entry.size] += times
+
+    def at(self, replay: Replay) -> MicroStepTraffic:
+        """The traffic at the sizes of a replay of the same program on the same stack."""
+        out = MicroStepTraffic()
+        for phase, made in self._made.items():
+            traffic = out.phases[phase] = Traffic(kernels=self._kernels[phase])
+            traffic.written_bytes = sum(replay.sizes[size] * times for size, times in made.written.items())
+            traffic.dequantized_bytes = sum(replay.sizes[size] * times for size, times in made.dequantized.items())
+            for loop in made.loops:
+                _add_fused_loss(replay, loop, traffic)
+        return out
+
+
 def count_traffic(replay: Replay) -> MicroStepTraffic:
-    """Sum a program at the sizes of its replay, each of its templates once."""
-    out = MicroStepTraffic()
-    known: dict[int, Traffic] = {}
-    kinds = [_kind(label) for label in replay.program.labels]
-    for block, _, template in replay.blocks():
-        if block.segment.startswith("carried"):  # of the step before
-            continue
-        if template not in known:
-            known[template] = _of_template(replay, replay.program.templates[template], kinds)
-        out.phase(PHASES[block.segment]).add(known[template])
-    return out
-
-
-def _of_template(replay: Replay, entries: Iterable[Entry], kinds: list[str]) -> Traffic:
-    traffic = Traffic()
-    for entry in entries:
-        if isinstance(entry, MacroCall):
-            _add_fused_loss(replay, entry, traffic)
-        elif isinstance(entry, Alloc):
-            kind = kinds[entry.label]
-            traffic.kernels += kind != "nothing"
-            if kind == "dequantized":
-                traffic.dequantized_bytes += replay.sizes[entry.size]
-            elif kind == "written":
-                traffic.written_bytes += replay.sizes[entry.size]
-    return traffic
+    """Sum a program at the sizes of its replay."""
+    return TrafficForms(replay).at(replay)
 
 
 def _kind(label: str) -> str:
