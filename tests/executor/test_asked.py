@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -112,15 +113,32 @@ def test_what_is_asked_before_a_process_is_there_reaches_the_first_and_what_is_n
     assert said == ["pause", "verified", "pause", "finished"]
 
 
-def test_on_a_terminal_ctrl_z_stops_both_and_fg_goes_on_with_both(plan_path: Path) -> None:
+def watched(plan_path: Path, **options: Any) -> "subprocess.Popen[str]":
+    """A process that watches a fake worker as ``vramplan run`` does."""
     code = f"""
         from pathlib import Path
         from tests.executor.test_asked import fake
         from vramplan.executor.watch import watch
-        raise SystemExit(watch(fake(Path({str(plan_path)!r}))))
+        raise SystemExit(watch(fake(Path({str(plan_path)!r}), **{options!r})))
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1) as watching:
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1)
+
+
+def test_a_supervisor_that_was_stopped_itself_does_not_take_the_worker_for_hung(plan_path: Path) -> None:
+    body = "say('step', step=1, max_steps=2); time.sleep(0.5); say('finished', report='r')"
+    with watched(plan_path, body=body, silence_seconds=1.0) as watching:
+        assert watching.stderr is not None
+        watching.stderr.readline()
+        watching.send_signal(signal.SIGSTOP)
+        time.sleep(2.0)
+        watching.send_signal(signal.SIGCONT)
+        rest = watching.stderr.read()
+    assert (watching.returncode, rest) == (0, "")
+
+
+def test_on_a_terminal_ctrl_z_stops_both_and_fg_goes_on_with_both(plan_path: Path) -> None:
+    with watched(plan_path) as watching:
         assert watching.stderr is not None
         assert watching.stderr.readline().startswith("step 1/2")
         watching.send_signal(signal.SIGTSTP)
