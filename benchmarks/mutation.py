@@ -35,7 +35,7 @@ MODULES = (
 TESTS = (
     "allocator", "replay", "fused_loss", "optimizer_memory", "static_memory", "method_memory", "shipped_answers",
     "phases", "structure", "estimate", "alloc_conf", "memory_model_document", "seed_examples", "layerwise", "explain",
-    "timeline", "passes", "units", "peaks", "allocator_properties", "reserved", "sharding",
+    "timeline", "passes", "units", "last_blocks_memory", "peaks", "allocator_properties", "reserved", "sharding",
 )  # fmt: skip
 """Tests of the memory model that need no PyTorch, the quick ones first: the first that fails ends a trial."""
 QUICK = "not 70b and not 405b"

@@ -105,6 +105,15 @@ def test_dynamic_lines_are_the_replays() -> None:
     assert part(priced(), "loss", "loss") == 512  # 100 bytes
 
 
+def test_without_a_run_on_such_a_gpu_5_percent_of_what_lives_inside_a_step_is_kept_back() -> None:
+    loss = priced(make_device()).budget.phases[2]
+    up_to = {line.component: (line.estimate_bytes, line.high_bytes) for line in loss.lines}
+    assert up_to["activations"] == (268_697_600, 282_132_480)
+    assert up_to["weights"] == (16_060_522_496, 16_060_522_496)
+    on_cpu = priced(make_cpu()).budget.phases[2]
+    assert all(line.high_bytes == line.estimate_bytes for line in on_cpu.lines)
+
+
 def test_gradients_kept_over_micro_batches_are_there_in_the_forward() -> None:
     assert part(priced(), "forward", "gradients") == 0
     assert part(priced(gradient_accumulation_steps=2), "forward", "gradients") == 4 * 41_943_040

@@ -74,6 +74,25 @@ def test_what_was_warmed_up_stays_reserved() -> None:
     assert reserved([step], "", static=30 * MIB, warmed_up=40 * MIB) == 42 * MIB
 
 
+def test_what_the_optimizer_step_holds_is_given_back_before_the_next_step() -> None:
+    sizes = {"B": 2, "S": 3, "N": 4, "h": 4, "f": 8, "H": 2, "K": 2, "d": 2, "V": 10, "r": 1}
+    step = Replay(hand_written(), At(sizes, (KIND,) * 4, 512))
+    for steps in (1, 2, 5):
+        found = reserved_bytes(
+            [step] * steps,
+            warmed_up_bytes=0,
+            loading_bytes=[12 * MIB, 14 * MIB],
+            before=[],
+            optimizer=[],
+            gradients=[],
+            step_temporaries=[Group(30 * MIB, 1, 1), Group(20 * MIB, 1, 2)],
+            workspace_bytes=0,
+            alloc_conf="",
+        )
+        # the step's own segment; 30 and 20 MiB, and two that loading left, too small for either: once, not each step
+        assert found == (2 + 30 + 2 * 20 + 12 + 14) * MIB
+
+
 @pytest.mark.parametrize("conf", CONFS)
 @settings(deadline=None, max_examples=20)
 @given(lengths=st.lists(st.integers(2, 1500), min_size=1, max_size=4))
