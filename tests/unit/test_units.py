@@ -55,3 +55,21 @@ def test_a_tied_table_is_in_the_tail_which_the_step_needs_first_and_last() -> No
     assert tied.tied
     assert shapes(tied.embed) == []
     assert sorted(shapes(tied.tail)) == [(896,), (151_936, 896)]
+
+
+@pytest.mark.parametrize(
+    ("name", "gathered"),
+    [
+        # tied: the table, whole since the embeddings were looked up, and the norm of 896, a block of 2,048 bytes
+        ("Qwen/Qwen2.5-0.5B", 151_936 * 896 * 2 + 2048),
+        # not tied: the head is gathered for its forward alone, and copied out of the buffer, final norm beside it
+        ("meta-llama/Llama-3.1-8B", 2 * (128_256 * 4096 * 2 + 4096 * 2)),
+    ],
+)
+def test_in_the_loss_the_head_is_there_whole(name: str, gathered: int) -> None:
+    model = resolve_model(name, online=False)
+    device, _ = resolve_device("A100 80GB", memory_bytes=None, reserve_bytes=0)
+    answer = resolve({"method": "full", "gpus": 2, "sharding": "fsdp", "loss": "standard"}, model, device)
+    budget = estimate(model, answer.workload, answer.setup, device, with_tensors=False, searching=True).budget
+    loss = next(phase for phase in budget.phases if phase.name == "loss")
+    assert sum(line.estimate_bytes for line in loss.lines if line.component == "gathered") == gathered
