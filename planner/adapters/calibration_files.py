@@ -12,18 +12,19 @@ from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
-from pydantic import TypeAdapter, ValidationError
 
-from vramplan.planner.calibration import Observation, comparable, fold, merged
 from vramplan.planner.device import Device
 from vramplan.planner.memory.outside import PRIOR, Figures
+
+if TYPE_CHECKING:
+    from vramplan.planner.calibration import Observation
 
 FORMAT = 1
 MOST = 500
 """The newest plans that are kept a product."""
-_OBSERVATIONS: TypeAdapter[tuple[Observation, ...]] = TypeAdapter(tuple[Observation, ...])
 
 
 def calibration_folder() -> Path:
@@ -43,7 +44,7 @@ def find_figures(device: Device | None) -> Figures:
     return _folded(path, changed_at, device.name, installed_torch())
 
 
-def read_observations(device_name: str) -> tuple[Observation, ...]:
+def read_observations(device_name: str) -> "tuple[Observation, ...]":
     """Everything kept of one product."""
     return _read(_path(device_name))
 
@@ -54,12 +55,14 @@ def calibrated_devices() -> tuple[str, ...]:
     return tuple(found[0].device for path in files if (found := _read(path)))
 
 
-def remember(observations: Sequence[Observation]) -> int:
+def remember(observations: "Sequence[Observation]") -> int:
     """Keep observations, each plan once; how many plans are kept of their products now.
 
     Raises:
         OSError: the data folder cannot be written.
     """
+    from vramplan.planner.calibration import merged
+
     kept = 0
     for device in dict.fromkeys(each.device for each in observations):
         of_plan = {(each.plan_fingerprint, each.torch): each for each in read_observations(device)}
@@ -91,16 +94,23 @@ def installed_torch() -> str | None:
 
 @lru_cache(maxsize=8)
 def _folded(path: Path, changed_at: int, device_name: str, torch: str | None) -> Figures:
+    from vramplan.planner.calibration import comparable, fold
+
     return fold(comparable(_read(path), device_name, torch))
 
 
-def _read(path: Path) -> tuple[Observation, ...]:
-    with suppress(OSError, ValueError, ValidationError, KeyError, TypeError):
-        return _OBSERVATIONS.validate_python(json.loads(path.read_bytes())["observations"], strict=False)
+def _read(path: Path) -> "tuple[Observation, ...]":
+    from pydantic import TypeAdapter  # what priced nothing measured here never reads a file
+
+    from vramplan.planner.calibration import Observation
+
+    with suppress(OSError, ValueError, KeyError, TypeError):  # pydantic's ValidationError is a ValueError
+        observations = TypeAdapter(tuple[Observation, ...])
+        return observations.validate_python(json.loads(path.read_bytes())["observations"], strict=False)
     return ()
 
 
-def _write(path: Path, observations: Sequence[Observation]) -> None:
+def _write(path: Path, observations: "Sequence[Observation]") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     content = {"observations": [each.model_dump(mode="json") for each in observations]}

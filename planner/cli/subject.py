@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vramplan.planner.adapters.calibration_files import find_figures
-from vramplan.planner.adapters.datasets import DataFile, read_data_file
-from vramplan.planner.adapters.hub_data import local_data
-from vramplan.planner.adapters.lengths import measure_rows
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cluster import Cluster
 from vramplan.planner.device import Device
@@ -20,6 +17,7 @@ from vramplan.planner.tasks import default_task
 from vramplan.planner.workload import RowLengths, Task
 
 if TYPE_CHECKING:
+    from vramplan.planner.adapters.datasets import DataFile
     from vramplan.planner.bounds import Bounds
 
 
@@ -32,7 +30,7 @@ class Subject(NamedTuple):
     """How the device was found, in words."""
     device_named: bool
     """A person named it, so the absence of a verdict is an answer of its own."""
-    data: DataFile | None
+    data: "DataFile | None"
     rows: RowLengths | None = None
     """How long the rows of the training file are; None where that was not measured."""
     cluster: Cluster | None = None
@@ -79,12 +77,15 @@ def look_up(args: argparse.Namespace) -> Subject:
     return subject._replace(cluster=make_cluster(interconnect, host_memory))
 
 
-def read_training_data(args: argparse.Namespace, task: Task) -> DataFile:
+def read_training_data(args: argparse.Namespace, task: Task) -> "DataFile":
     """The training file the options name, its rows checked for a task.
 
     Raises:
         BadDataError: it cannot be read, or a row of it is unusable.
     """
+    from vramplan.planner.adapters.datasets import read_data_file
+    from vramplan.planner.adapters.hub_data import local_data
+
     return read_data_file(
         local_data(args.data),
         task,
@@ -99,7 +100,7 @@ def subject_of(
     model: ModelSpec,
     device: Device | None,
     *,
-    data: str | DataFile | None = None,
+    data: "str | DataFile | None" = None,
     chat_template: str | None = None,
     device_note: str = "",
     device_named: bool = True,
@@ -113,14 +114,17 @@ def subject_of(
     Raises:
         BadDataError: the file cannot be read, or a row of it is unusable.
     """
-    data_file = read_data_file(Path(data), default_task(model)) if isinstance(data, str) else data
-    rows = None
-    if data_file is not None:
-        from vramplan.planner.adapters.tokenizer_files import find_tokenizer
+    if data is None:
+        return Subject(model, device, device_note, device_named, None)
+    # These read files, tokenizers and the Hub: what has no data need not wait for them.
+    from vramplan.planner.adapters.datasets import read_data_file
+    from vramplan.planner.adapters.lengths import measure_rows
+    from vramplan.planner.adapters.tokenizer_files import find_tokenizer
 
-        template = read_template(chat_template) if chat_template else None
-        files = find_tokenizer(model)
-        rows = measure_rows(data_file.rows, files, sha256=data_file.planned.sha256, chat_template=template)
+    data_file = read_data_file(Path(data), default_task(model)) if isinstance(data, str) else data
+    template = read_template(chat_template) if chat_template else None
+    files = find_tokenizer(model)
+    rows = measure_rows(data_file.rows, files, sha256=data_file.planned.sha256, chat_template=template)
     return Subject(model, device, device_note, device_named, data_file, rows)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.fakes import make_budget, make_candidate, make_cpu, make_device, make_model_spec, make_plan
 from tests.golden_text import assert_golden
+from vramplan.planner.adapters.datasets import read_data_file
 from vramplan.planner.adapters.plan_files import read_plan, write_plan
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cli import subject as subjects
@@ -36,7 +37,7 @@ class World:
     def look_up(self, args: Any) -> subjects.Subject:
         named = args.device not in (None, "auto") or args.memory is not None
         note = "NVIDIA GeForce RTX 4090" if self.device else "no device here: priced for an Ampere-class card"
-        data = subjects.read_data_file(Path(args.data)) if args.data else None
+        data = read_data_file(Path(args.data)) if args.data else None
         return subjects.Subject(make_model_spec(), self.device, note, named, data)
 
     def price(self, subject: subjects.Subject, resolved: Resolved, *, with_tensors: bool = True) -> Candidate:

@@ -110,7 +110,7 @@ def test_a_command_measures_rows_under_the_template_it_is_given(
         given.append(chat_template)
         return RowLengths(longest_row=9)
 
-    monkeypatch.setattr("vramplan.planner.cli.subject.measure_rows", measure)
+    monkeypatch.setattr("vramplan.planner.adapters.lengths.measure_rows", measure)
     (tmp_path / "own.jinja").write_text(TEMPLATE)
     place = ["--device", "RTX 4090", "--data", str(write(tmp_path, TALK).path)]
     for more in ([], ["--chat-template", str(tmp_path / "own.jinja")]):
