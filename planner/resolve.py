@@ -207,7 +207,8 @@ def _sequence_length(pick: Picker, model: ModelSpec, rows: RowLengths | None, nu
         if asked is None or reach < asked:
             guessed = ", guessed from its bytes" if rows.estimated_because else ""
             cut = f", cut at the model's limit: it has {rows.longest_row}" if reach < rows.longest_row else ""
-            return int(pick.settle("sequence_length", reach, f"the longest row of the data{guessed}{cut}"))
+            spare = "" if asked is None else f"; {asked} were asked for"
+            return int(pick.settle("sequence_length", reach, f"the longest row of the data{guessed}{cut}{spare}"))
     wanted = asked or DEFAULT_SEQUENCE_LENGTH
     if limit is not None and limit < wanted:
         return int(pick.take("sequence_length", limit, derived="the model's limit"))

@@ -51,12 +51,16 @@ def paragraph(text: str, *, width: int, first: str = "", indent: str | None = No
 
 
 def items(parts: Iterable[str], *, width: int, first: str = "") -> str:
-    """Short parts with middle dots between them, broken only between parts.
+    """Short parts with middle dots between them, broken only between parts; a part longer than a line, in itself too.
 
     >>> items(["--rank 8", "--alpha 32", "--loop plain"], width=24, first="given  ")
     'given  --rank 8 ·\\n       --alpha 32 ·\\n       --loop plain'
+    >>> items(["--rank 8", "--alpha 32 (twice the rank)"], width=16)
+    '--rank 8 ·\\n--alpha 32\\n(twice the rank)'
     """
-    glued = " · ".join(plain(part).replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
+    room = width - len(first) - len(" ·")
+    cleaned = (plain(part) for part in parts)
+    glued = " · ".join(each if len(each) > room else each.replace(" ", "\N{NO-BREAK SPACE}") for each in cleaned)
     glued = glued.replace(" · ", "\N{NO-BREAK SPACE}· ")
     return paragraph(glued, width=width, first=first).replace("\N{NO-BREAK SPACE}", " ")
 

@@ -11,6 +11,7 @@ from vramplan.planner.errors import ExitCode, UnsupportedError, UsageError
 from vramplan.planner.methods import Full, Lora, Qlora
 from vramplan.planner.model_spec import Weight
 from vramplan.planner.resolve import Resolved, resolve
+from vramplan.planner.workload import RowLengths
 
 MODEL = make_model_spec()
 AMPERE = make_device(name="NVIDIA A100", compute_capability=(8, 0))
@@ -48,6 +49,13 @@ def test_every_option_says_where_it_came_from_and_which_flag_changes_it() -> Non
     assert by_name["gradient_checkpointing"].flag == "--no-gradient-checkpointing"
     assert by_name["packing"].flag == "--packing"
     assert by_name["gradient_accumulation_steps"].because == "16 sequences a step / micro batch 1"
+
+
+def test_more_tokens_than_the_longest_row_has_are_not_priced_and_what_was_asked_for_is_said() -> None:
+    answer = resolve({"sequence_length": 1000}, MODEL, AMPERE, rows=RowLengths(longest_row=237))
+    option = next(option for option in answer.options if option.name == "sequence_length")
+    assert answer.workload.sequence_length == option.value == 237
+    assert option.because == "the longest row of the data; 1000 were asked for"
 
 
 def test_the_sequence_length_stops_at_the_models_limit() -> None:
