@@ -121,7 +121,7 @@ class Basis:
         """A size as bytes times what varies of it."""
         fixed = self._fixed
         coefficient, atoms, divisor, divided = size
-        if divisor > 1 and all(atom in fixed for atom in divided):
+        if all(atom in fixed for atom in divided):
             coefficient *= -(-prod(fixed[atom] for atom in divided) // divisor)
             divisor, divided = 1, ()
         coefficient *= prod(fixed[atom] for atom in atoms if atom in fixed)

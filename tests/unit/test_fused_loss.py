@@ -2,7 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,19 @@ def test_more_tokens_never_need_less(one: int, other: int, in_place: bool, compu
     )
     for walk in (forward, backward):
         assert peak(walk(low), 1) <= peak(walk(high), 1)
+
+
+@pytest.mark.parametrize("walk", [forward, backward])
+def test_what_a_walk_frees_it_has_allocated(walk: Callable[[FusedHead], Iterator[int]]) -> None:
+    sizes = product((1, 3, 4097), (5, 40_000), (2, 4), (2, 4), (False, True), (False, True), (False, True))
+    for tokens, vocabulary, hidden_bytes, compute_bytes, softcap, head_trains, in_place in sizes:
+        head = changed(tokens=tokens, vocabulary=vocabulary, hidden_bytes=hidden_bytes, compute_bytes=compute_bytes)
+        head = head._replace(softcap=softcap, head_trains=head_trains, in_place=in_place)
+        alive: Counter[int] = Counter()
+        for size in walk(head):
+            alive[abs(size)] += 1 if size > 0 else -1
+            assert alive[abs(size)] >= 0 or size == 0
+        assert all(count > 0 for size, count in alive.items() if size and count)
 
 
 def test_a_walk_passes_every_tile_of_tokens_and_vocabulary() -> None:

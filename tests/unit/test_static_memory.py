@@ -78,6 +78,9 @@ def test_a_quantised_linear_worked_by_hand() -> None:
     assert total_bytes(static.quantization_state, 1) == 521 + 3 * 4 + 16 * 4 + 256 * 4 + 4
     # on CUDA each of the five is its own allocation: 1024 + 512 + 512 + 1024 + 512
     assert total_bytes(static.quantization_state, 512) == 3584
+    # 4096 x 4096: 262,144 blocks, and one fp32 for each 256 of them
+    large = counted(Qlora(), of_one_linear(4096, 4096)).quantization_state
+    assert total_bytes(large, 1) == 262_144 + 1024 * 4 + 16 * 4 + 256 * 4 + 4
 
 
 def test_the_head_the_embeddings_and_the_norms_are_not_quantised() -> None:

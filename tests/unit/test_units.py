@@ -6,7 +6,7 @@ from vramplan.planner.adapters.devices import resolve_device
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.estimate import estimate
 from vramplan.planner.memory.units import Unit, Units, units_of
-from vramplan.planner.methods import Full, Lora, Method
+from vramplan.planner.methods import Full, Lora, Method, Qlora
 from vramplan.planner.resolve import resolve
 from vramplan.planner.training_setup import Precision, TrainingSetup
 
@@ -48,6 +48,15 @@ def test_the_last_norm_is_sharded_with_the_head_but_under_peft_with_what_is_left
     assert (shapes(full.root), shapes(full.embed), shapes(full.tail)) == ([], [head], [norm, head])
     assert (shapes(lora.root), shapes(lora.embed), shapes(lora.tail)) == ([norm], [head], [head])
     assert (full.tied, len(full.layers)) == (False, 32)
+
+
+def test_4_bit_weights_are_cut_in_elements_of_the_dtype_they_are_stored_in() -> None:
+    """Params4bit packs two weights to a byte, in a column of quant_storage elements: bf16 here, of two bytes. q_proj
+    of 4096 x 4096 is 4,194,304 of them, k_proj of 1024 x 4096 a quarter."""
+    layer = units("meta-llama/Llama-3.1-8B", Qlora(r=16)).layers[0]
+    packed = [parameter for parameter in layer.parameters if parameter.shape[1:] == (1,)]
+    assert {parameter.shape for parameter in packed} == {(4_194_304, 1), (1_048_576, 1), (14_680_064, 1)}
+    assert {(each.gathered_bytes, each.stored_bytes, each.trains) for each in packed} == {(2, 2, False)}
 
 
 def test_a_tied_table_is_in_the_tail_which_the_step_needs_first_and_last() -> None:
