@@ -74,6 +74,12 @@ def test_intervals_left_out_of_the_list_stay_off() -> None:
     assert {size: divisions(conf, size) for size in expected} == expected
 
 
+def test_what_follows_the_rest_of_a_list_still_counts() -> None:
+    """``>`` fills all above the last named interval, and the parser goes on: what is named after it is set again."""
+    conf = parse_alloc_conf("roundup_power2_divisions:[64:8,>:1,256:4]")
+    assert [divisions(conf, size_mib) for size_mib in (64, 128, 256, 512)] == [8, 1, 4, 1]
+
+
 def test_one_number_holds_for_all_intervals() -> None:
     assert parse_alloc_conf("roundup_power2_divisions:4").roundup_power2_divisions == (4,) * 16
 

@@ -164,6 +164,12 @@ def test_an_exbibyte_is_refused_without_a_flush() -> None:
     with pytest.raises(OutOfDeviceMemory):
         memory.malloc("y", 2**60)
     assert (memory.num_retries, memory.reserved_bytes) == (0, 30 * MIB)
+    limited = allocator(limit_mib=100)
+    limited.malloc("x", 30 * MIB)
+    limited.free("x")
+    with pytest.raises(OutOfDeviceMemory):
+        limited.malloc("y", 2**60 - MIB)
+    assert (limited.num_retries, limited.reserved_bytes) == (1, 0)
 
 
 def test_a_key_in_use_an_unknown_key_and_a_negative_size_are_refused() -> None:

@@ -1,5 +1,6 @@
 """Reserved memory over several steps: what holds whatever the program, the lengths and the allocator's settings."""
 
+import dataclasses
 import functools
 import itertools
 import random
@@ -20,7 +21,7 @@ from vramplan.planner.memory.segments import OutOfDeviceMemory
 from vramplan.planner.memory.static import Group
 from vramplan.planner.methods import Lora
 from vramplan.planner.programs.key import ProgramKey
-from vramplan.planner.programs.program import Program
+from vramplan.planner.programs.program import Alloc, Block, Free, Program, Ref, Size
 from vramplan.planner.training_setup import Loop, Precision, TrainingSetup
 from vramplan.planner.workload import Workload
 
@@ -91,6 +92,21 @@ def test_what_the_optimizer_step_holds_is_given_back_before_the_next_step() -> N
         )
         # the step's own segment; 30 and 20 MiB, and two that loading left, too small for either: once, not each step
         assert found == (2 + 30 + 2 * 20 + 12 + 14) * MIB
+
+
+def test_logits_that_a_loops_names_keep_are_there_beside_the_next_steps() -> None:
+    """A loop by hand binds ``outputs`` again only once the next forward has made its own: 30 MiB of logits by hand, in
+    segments of their own; from the second step on two of them."""
+    program = hand_written()
+    logits = len(program.sizes)
+    carried = (Alloc(logits, "loss", 3),)
+    head, kept = (Alloc(logits, "loss", 3), Free(Ref("carried", None, 0))), ()
+    templates = (*program.templates[:2], head, kept, *program.templates[4:], carried)
+    blocks = (Block("carried", (("", len(templates) - 1),)), *program.blocks)
+    loop = dataclasses.replace(program, sizes=(*program.sizes, Size(30 * MIB)), templates=templates, blocks=blocks)
+    sizes = {"B": 2, "S": 3, "N": 4, "h": 4, "f": 8, "H": 2, "K": 2, "d": 2, "V": 10, "r": 1}
+    step = Replay(loop, At(sizes, (KIND,) * 4, 512))
+    assert [reserved([step] * steps, "") for steps in (1, 2, 3)] == [32 * MIB, 62 * MIB, 62 * MIB]
 
 
 @pytest.mark.parametrize("conf", CONFS)
