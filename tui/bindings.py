@@ -70,6 +70,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("knobs.less", "h,left", "turn(-1)", "Less", "previous value", "knobs"),
     Action("knobs.more", "l,right", "turn(1)", "More", "next value", "knobs"),
     Action("knobs.edit", "enter", "edit", "Type", "type an exact value", "knobs", True),
+    Action("knobs.all", "a", "all", "All", "every option of the command line, or the usual ones", "knobs", True),
     Action("knobs.reset", "backspace", "reset", "Default", "back to the default", "knobs", True),
     Action("budget.view", "v", "next_view", "View", "ledger, phases, tensors at the peak, one step", "budget", True),
     Action("budget.undo", "u", "app.undo", "Undo", "undo the last change of an option", "budget", True),

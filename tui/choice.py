@@ -8,10 +8,11 @@ from vramplan.planner.candidate import Candidate
 from vramplan.planner.device import Device
 from vramplan.planner.dtypes import FloatDtype
 from vramplan.planner.model_spec import ModelSpec
-from vramplan.planner.objectives import Complexity, Priority
+from vramplan.planner.objectives import Complexity
 from vramplan.planner.plan import Plan
 from vramplan.planner.throughput.values import RunCost
 from vramplan.planner.training_setup import Attention, Loss, Offload, Optimizer, Sharding, TrainingRecipe
+from vramplan.planner.units import parse_bytes
 from vramplan.planner.values import Value
 from vramplan.planner.workload import RowLengths, Task
 
@@ -41,16 +42,51 @@ class Knobs(Value):
     nodes: int | None = None
     sharding: Sharding | None = None
     offload: Offload | None = None
-    prefer: Priority | None = None
+    prefer: str | None = None
+    """Priorities, the first named first, with commas between them."""
     complexity: Complexity | None = None
     num_tasks: int | None = None
     keep_knowledge: bool | None = None
     must_merge: bool | None = None
+    latency_budget: float | None = None
+    reserve: str | None = None
+    host_memory: str | None = None
+    interconnect: str | None = None
+    more: dict[str, str | bool] = Field(default_factory=dict)
+    """Every other option of the command line, as it is typed there."""
+
+    def value(self, name: str) -> Any:
+        """What was set for an option; None: nothing was."""
+        return getattr(self, name) if name in Knobs.model_fields else self.more.get(name)
+
+    def setting(self, name: str, value: Any) -> "Knobs":
+        """With one option set, or with None put back to its default."""
+        if name in Knobs.model_fields:
+            return self.model_copy(update={name: value})
+        others = {other: kept for other, kept in self.more.items() if other != name}
+        return self.model_copy(update={"more": others if value is None else {**others, name: value}})
+
+    def for_method(self, method: str) -> "Knobs":
+        """The same wishes for another method: what it knows nothing of is left behind."""
+        from vramplan.planner.resolve import given_for_method
+
+        knobs, setup = self, self.setup
+        for name in setup.keys() - given_for_method(setup, method).keys():
+            knobs = knobs.setting(name, None)
+        return knobs.setting("method", method)
 
     @property
     def setup(self) -> dict[str, Any]:
-        """What of it decides a setup, by name."""
-        return self.model_dump(exclude_none=True, exclude=set(MATTERS))
+        """What of it decides a setup, by name, as the command line reads it."""
+        own = self.model_dump(exclude_none=True, exclude={*MATTERS, *AROUND, "more"})
+        if not self.more:
+            return own
+        from vramplan.planner.cli.options import RECIPE, SETUP
+
+        read = {option.name: option.read for option in (*SETUP, *RECIPE)}
+        return own | {
+            name: text if isinstance(text, bool) else (read[name] or str)(text) for name, text in self.more.items()
+        }
 
     @property
     def matters(self) -> dict[str, Any]:
@@ -58,8 +94,10 @@ class Knobs(Value):
         return self.model_dump(exclude_none=True, include=set(MATTERS))
 
 
-MATTERS = ("prefer", "complexity", "num_tasks", "keep_knowledge", "must_merge")
+MATTERS = ("prefer", "complexity", "num_tasks", "keep_knowledge", "must_merge", "latency_budget")
 """Knobs that say what matters to a person: they rank setups and decide none."""
+AROUND = ("reserve", "host_memory", "interconnect")
+"""Knobs of the machine around a device."""
 
 
 class Choice(Value):
@@ -68,6 +106,13 @@ class Choice(Value):
     model: ModelSpec | None = None
     device: Device | None = None
     knobs: Knobs = Knobs()
+
+    @property
+    def target(self) -> Device | None:
+        """The device, with what shall be kept back of its memory."""
+        if self.device is None or self.knobs.reserve is None:
+            return self.device
+        return self.device.model_copy(update={"reserve_bytes": parse_bytes(self.knobs.reserve)})
 
 
 class Priced(Value):
@@ -78,6 +123,8 @@ class Priced(Value):
     path: str
     """Where its plan would be written."""
     cost: RunCost = RunCost()
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Every option as it was understood, by name."""
 
 
 class Compared(Value):

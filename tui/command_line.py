@@ -4,9 +4,11 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from vramplan.planner.cli.options import SETUP
 from vramplan.planner.device import Device
-from vramplan.tui.choice import MATTERS, Choice, Knobs, SavedPlan
+from vramplan.tui.choice import AROUND, MATTERS, Choice, Knobs, SavedPlan
 from vramplan.tui.knobs import KNOBS, Knob
+from vramplan.tui.more_knobs import more_knobs
 
 
 def plan_command(choice: Choice, path: str | None = None) -> str:
@@ -18,7 +20,7 @@ def plan_command(choice: Choice, path: str | None = None) -> str:
     if choice.model is None:
         raise ValueError("a command needs a model")
     words = ["vramplan", "plan", choice.model.provenance.location, *device_words(choice.device)]
-    words += _options(choice.knobs, choice.knobs.setup)
+    words += _options(choice.knobs, (*choice.knobs.setup, *AROUND))
     if path is not None:
         words += ["-o", path]
     return shlex.join(words)
@@ -32,9 +34,10 @@ def recommend_command(choice: Choice) -> str:
     """
     if choice.model is None:
         raise ValueError("a command needs a model")
-    knobs = choice.knobs.model_copy(update={"method": None, "max_steps": None})
+    knobs = choice.knobs
     words = ["vramplan", "recommend", choice.model.provenance.location, *device_words(choice.device)]
-    return shlex.join([*words, *_options(knobs, knobs.setup | knobs.matters)])
+    named = {option.name for option in SETUP} - {"method"}
+    return shlex.join([*words, *_options(knobs, (*(knobs.setup.keys() & named), *knobs.matters, *AROUND))])
 
 
 def run_command(saved: SavedPlan) -> str:
@@ -56,7 +59,8 @@ def device_words(device: Device | None) -> list[str]:
 
 
 def _options(knobs: Knobs, named: Iterable[str]) -> list[str]:
-    return [word for knob in KNOBS if knob.name in set(named) for word in _knob_words(knob, getattr(knobs, knob.name))]
+    table = [knob for knob in (*KNOBS, *more_knobs()) if knob.name in set(named)]
+    return [word for knob in table for word in _knob_words(knob, knobs.value(knob.name))]
 
 
 def _knob_words(knob: Knob, value: Any) -> list[str]:

@@ -1,10 +1,16 @@
 """The options a person turns, as one table: what each is called, its flag, its values and where it is turned."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from vramplan.hardware_profiles.interconnects import interconnects
+from vramplan.planner.adapters.clusters import make_cluster
+from vramplan.planner.cli.parsing import size
+from vramplan.planner.cli.recommend import priorities
 from vramplan.planner.dtypes import FloatDtype
+from vramplan.planner.errors import UsageError
 from vramplan.planner.objectives import PRIORITIES, Complexity, Objectives
 from vramplan.planner.space import SEARCHED_METHODS
 from vramplan.planner.training_setup import Attention, Loss, Offload, Optimizer, Sharding
@@ -13,6 +19,17 @@ from vramplan.tui.choice import Knobs, MixedPrecision, Priced
 
 Place = Literal["budget", "workload", "hardware"]
 POWERS = tuple(2**exponent for exponent in range(21))
+SIZES = tuple(f"{power}GiB" for power in POWERS[:12])
+
+
+def links(text: str) -> str:
+    """Names of links as ``--interconnect`` takes them.
+
+    Raises:
+        UsageError: no such link, or two of a kind.
+    """
+    make_cluster(text, None)
+    return text
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,8 @@ class Knob:
     """The value in force where nothing is priced yet; None: it takes a model to say."""
     places: tuple[Place, ...] = ("budget",)
     """The screens it is turned on."""
+    read: Callable[[str], Any] | None = None
+    """How the command line reads it; what is kept is the text."""
 
 
 def _rank(priced: Priced) -> int | None:
@@ -109,7 +128,17 @@ KNOBS: tuple[Knob, ...] = (
         places=("workload",),
     ),
     Knob("task", "task", "--task", get_args(Task), lambda p: p.candidate.workload.task, places=("workload",)),
-    Knob("prefer", "matters most", "--prefer", PRIORITIES, None, default=Objectives().prefer[0], places=("workload",)),
+    Knob(
+        "prefer",
+        "matters most",
+        "--prefer",
+        PRIORITIES,
+        None,
+        str,
+        default=",".join(Objectives().prefer),
+        places=("workload",),
+        read=priorities,
+    ),
     Knob(
         "complexity",
         "the task is",
@@ -148,6 +177,15 @@ KNOBS: tuple[Knob, ...] = (
         places=("workload",),
     ),
     Knob(
+        "latency_budget",
+        "may be slower by",
+        "--latency-budget",
+        (0.01, 0.02, 0.05, 0.1, 0.2, 0.3),
+        None,
+        float,
+        places=("workload",),
+    ),
+    Knob(
         "gpus",
         "GPUs a node",
         "--gpus",
@@ -171,6 +209,18 @@ KNOBS: tuple[Knob, ...] = (
     ),
     Knob(
         "offload", "offload", "--offload", get_args(Offload), lambda p: p.candidate.setup.offload, places=("hardware",)
+    ),
+    Knob("reserve", "kept back", "--reserve", SIZES[:5], None, str, default="0", places=("hardware",), read=size),
+    Knob("host_memory", "host memory", "--host-memory", SIZES[5:], None, str, places=("hardware",), read=size),
+    Knob(
+        "interconnect",
+        "interconnect",
+        "--interconnect",
+        tuple(interconnects()),
+        None,
+        str,
+        places=("hardware",),
+        read=links,
     ),
 )
 
@@ -210,11 +260,19 @@ def read_typed(knob: Knob, text: str) -> Any:
     """What was typed, as the knob's type; an empty text is the default.
 
     Raises:
-        ValueError: it is not a number above zero, or where it must be whole not one of at least the knob's minimum.
+        ValueError: it is not a number above zero, or where it must be whole not one of at least the knob's minimum; or
+            it is nothing the command line takes.
     """
     text = text.strip()
     if not text:
         return None
+    if knob.read is not None:
+        try:
+            knob.read(text)
+        except UsageError as error:
+            raise ValueError(f"{error.message}; {error.remedy}") from error
+        except ArgumentTypeError as error:
+            raise ValueError(f"{knob.label}: {error}") from error
     if knob.typed is str:
         return text
     if knob.typed is float:
@@ -236,7 +294,7 @@ def _read_fraction(knob: Knob, text: str) -> float:
 
 def in_force(knob: Knob, knobs: Knobs, priced: Priced | None) -> Any:
     """The value that counts: what was set, else what the default resolved to, else None."""
-    value = getattr(knobs, knob.name)
+    value = knobs.value(knob.name)
     if value is not None:
         return value
     return knob.default if priced is None or knob.resolved is None else knob.resolved(priced)

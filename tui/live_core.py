@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vramplan.planner.recommendation import Recommendation
     from vramplan.planner.resolve import Resolved
 
+READING = ("data", "task", "columns", "skip_bad_rows", "chat_template", "num_labels", "eval_fraction")
+"""Options that decide how the training file is read and how long its rows are."""
 LINE_WIDTH = 4096
 """What the command line says of data, unfolded: the screen folds it."""
 
@@ -41,10 +43,9 @@ class LiveCore(LiveFinished):
         self._reading = Lock()
 
     def default_device(self) -> tuple[Device | None, str]:
-        from vramplan.planner.adapters.devices import NO_ACCELERATOR, resolve_device
+        from vramplan.planner.adapters.devices import resolve_device
 
-        device, note = resolve_device("auto", memory_bytes=None, reserve_bytes=0)
-        return device, note.replace(NO_ACCELERATOR, "figures without a verdict; d picks one")
+        return resolve_device("auto", memory_bytes=None, reserve_bytes=0)
 
     def devices(self) -> tuple[Device, ...]:
         from vramplan.planner.adapters.devices import read_cpu, read_devices
@@ -115,7 +116,8 @@ class LiveCore(LiveFinished):
         path = _free_path(subject.model, resolved)
         candidate, recipe = price(subject, resolved), resolved.recipe
         cost = cost_of(candidate, max_steps=recipe.max_steps)
-        return Priced(candidate=candidate, recipe=recipe, path=str(path), cost=cost)
+        options = {option.name: option.value for option in resolved.options}
+        return Priced(candidate=candidate, recipe=recipe, path=str(path), cost=cost, options=options)
 
     def compare(self, choice: Choice) -> tuple[Compared, ...]:
         from vramplan.planner.cli.subject import bounds_of, price
@@ -143,7 +145,8 @@ class LiveCore(LiveFinished):
         subject = self._subject(choice)
         resolved = complete(subject, choice.knobs.setup)
         path = _free_path(subject.model, resolved)
-        plan = frozen(subject, resolved, price(subject, resolved), path, output_given=False)
+        given = "output_dir" in choice.knobs.setup
+        plan = frozen(subject, resolved, price(subject, resolved), path, output_given=given)
         write_plan(plan, path)
         return SavedPlan(path=str(path), plan=plan)
 
@@ -196,24 +199,37 @@ class LiveCore(LiveFinished):
 
     def _subject(self, choice: Choice) -> "Subject":
         """Model, device and training file; the file is read again only when another is named."""
+        from argparse import Namespace
+
+        from vramplan.planner.adapters.clusters import make_cluster
         from vramplan.planner.adapters.tasks import model_for_task
-        from vramplan.planner.cli.subject import subject_of
+        from vramplan.planner.cli.subject import read_training_data, subject_of
+        from vramplan.planner.tasks import default_task
 
         if choice.model is None:
             raise UsageError("no model is chosen", remedy=f"choose one ({key_of('model')})")
-        asked = (choice.model, choice.device, choice.knobs.data, choice.knobs.task)
+        given, knobs = choice.knobs.setup, choice.knobs
+        read = {name: given.get(name) for name in READING}
+        asked = (choice.model, choice.target, knobs.interconnect, knobs.host_memory, read)
         with self._reading:  # two screens may want the same file counted
             if self._last_subject is None or self._last_subject[0] != asked:
-                model = model_for_task(choice.model, choice.knobs.task)
-                self._last_subject = asked, subject_of(model, choice.device, data=choice.knobs.data)
+                task = knobs.task or default_task(choice.model)
+                data = read_training_data(Namespace(**read), task) if knobs.data else None
+                classes = len(data.planned.labels) if data else 0
+                model = model_for_task(choice.model, task, classes or given.get("num_labels"))
+                found = subject_of(model, choice.target, data=data, chat_template=given.get("chat_template"))
+                if knobs.interconnect is not None or knobs.host_memory is not None:
+                    host = None if knobs.host_memory is None else parse_bytes(knobs.host_memory)
+                    found = found._replace(cluster=make_cluster(knobs.interconnect, host))
+                self._last_subject = asked, found
             return self._last_subject[1]
 
 
 def _objectives(knobs: Knobs) -> Objectives:
+    from vramplan.planner.cli.recommend import priorities
+
     matters = knobs.matters
-    if "prefer" in matters:
-        matters["prefer"] = (matters["prefer"],)
-    return Objectives(**matters)
+    return Objectives(**matters | ({"prefer": priorities(matters["prefer"])} if "prefer" in matters else {}))
 
 
 def _free_path(model: ModelSpec, resolved: "Resolved") -> Path:

@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -69,17 +70,23 @@ class _HelpAll(argparse._HelpAction):
         parser.exit()
 
 
-def one_of(*names: str) -> Callable[[str], str]:
+@dataclass(frozen=True)
+class OneOf:
     """A type that takes one of some names, and offers the nearest for any other."""
 
-    def read(text: str) -> str:
-        if text in names:
+    names: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        if text in self.names:
             return text
-        nearest = get_close_matches(text, names, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"choose from {', '.join(names)}"
+        nearest = get_close_matches(text, self.names, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"choose from {', '.join(self.names)}"
         raise argparse.ArgumentTypeError(f"{text!r} is not known; {hint}")
 
-    return read
+
+def one_of(*names: str) -> OneOf:
+    """A type that takes one of these names."""
+    return OneOf(names)
 
 
 def whole_number(text: str) -> int:

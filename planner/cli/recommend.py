@@ -23,9 +23,7 @@ def add_parser(subparsers: Any) -> None:
         "recommend", description="Find the best setup for a model, a device and data, and say why."
     )
     add_options(parser)
-    parser.add_argument(
-        "--prefer", type=_priorities, metavar="WHAT", help=f"{', '.join(PRIORITIES)}; several by commas"
-    )
+    parser.add_argument("--prefer", type=priorities, metavar="WHAT", help=f"{', '.join(PRIORITIES)}; several by commas")
     parser.add_argument(
         "--complexity", type=one_of(*get_args(Complexity)), metavar="HOW", help="of the task: simple, moderate, complex"
     )
@@ -98,7 +96,7 @@ def _objectives(args: argparse.Namespace) -> Objectives:
     return Objectives(**given, keep_knowledge=args.keep_knowledge, must_merge=args.must_merge)
 
 
-def _priorities(text: str) -> tuple[str, ...]:
+def priorities(text: str) -> tuple[str, ...]:
     """A type for priorities with commas between them."""
     read = one_of(*PRIORITIES)
     return tuple(dict.fromkeys(read(part.strip()) for part in text.split(",")))

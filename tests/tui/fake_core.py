@@ -63,7 +63,8 @@ def price(model: ModelSpec, given: dict[str, Any], device: Device | None) -> Pri
         model=model, setup=setup, workload=workload, device=device, budget=make_budget(process_bytes=size),
         total_params=params,
     )  # fmt: skip
-    return Priced(candidate=candidate, recipe=resolved.recipe, path=PATH)
+    options = {option.name: option.value for option in resolved.options}
+    return Priced(candidate=candidate, recipe=resolved.recipe, path=PATH, options=options)
 
 
 def course(budget: MemoryBudget, layers: int = 4) -> tuple[Moment, ...]:
@@ -261,18 +262,18 @@ class FakeCore:
     def glance(self, choice: Choice) -> Glance:
         self._fail("glance")
         assert choice.model is not None
-        budget = price(choice.model, choice.knobs.setup, choice.device).candidate.budget
+        budget = price(choice.model, choice.knobs.setup, choice.target).candidate.budget
         return Glance(
             budget=budget,
             course=course(budget),
-            available_bytes=choice.device.available_bytes if choice.device else None,
+            available_bytes=choice.target.available_bytes if choice.target else None,
         )
 
     def price(self, choice: Choice) -> Priced:
         self._fail("price")
         assert choice.model is not None
         self.priced.append(choice.knobs)
-        return price(choice.model, choice.knobs.setup, choice.device)
+        return price(choice.model, choice.knobs.setup, choice.target)
 
     def compare(self, choice: Choice) -> tuple[Compared, ...]:
         self._fail("compare")
@@ -281,7 +282,7 @@ class FakeCore:
         rows = []
         for method in ("lora", "qlora", "full"):
             given = given_for_method(choice.knobs.setup, method)
-            candidate = price(model, given, choice.device).candidate
+            candidate = price(model, given, choice.target).candidate
             note = f"a fake reason for {method}"
             rows.append(Compared(candidate=candidate, notes=(note,), options={"method": method}))
         return (*rows, Compared(candidate=None, notes=("prefix: --method prefix is not priced yet",)))
@@ -290,7 +291,7 @@ class FakeCore:
         self._fail("save_plan")
         assert choice.model is not None
         self.saved.append(choice)
-        priced = price(choice.model, choice.knobs.setup, choice.device)
+        priced = price(choice.model, choice.knobs.setup, choice.target)
         plan = make_plan(candidate=priced.candidate, model=choice.model, recipe=priced.recipe)
         return SavedPlan(path=PATH, plan=plan)
 

@@ -15,7 +15,9 @@ from vramplan.executor.events import Failed, Progress, Step
 from vramplan.planner.errors import GatedModelError, NoProgramError, OfflineError
 from vramplan.tui.choice import Choice, Priced
 from vramplan.tui.core import Core
+from vramplan.tui.more_knobs import all_knobs
 from vramplan.tui.state import EVENTS_KEPT, LOSSES_KEPT
+from vramplan.tui.widgets.knob_list import KnobList
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
 COMMAND = "vramplan plan fake/llama-8b --device auto --method qlora -o runs/fake/plan.json"
@@ -95,6 +97,36 @@ async def test_every_option_prices_anew_at_once(downs: int, knob: str, value: An
         assert getattr(core.priced[-1], knob) == value
         await driver.wait("headroom")
         await driver.press("backspace", until=lambda: getattr(driver.app.state.choice.knobs, knob) is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "value"),
+    [
+        ("use_rslora", ["l"], True),
+        ("target", ["enter", *"q_proj", "enter"], "q_proj"),
+        ("quant", ["l"], "fp4"),
+        ("learning_rate", ["enter", *"1e-4", "enter"], "1e-4"),
+        ("reserve", ["l"], "1GiB"),
+        ("interconnect", ["enter", *"pcie4", "enter"], "pcie4"),
+        ("prefer", ["enter", *"memory,cost", "enter"], "memory,cost"),
+        ("latency_budget", ["enter", *"0.05", "enter"], 0.05),
+    ],
+)
+async def test_each_further_option_of_the_command_line_prices_anew_at_once(
+    name: str, keys: list[str], value: Any
+) -> None:
+    core = FakeCore()
+    async with driving(core) as driver:
+        await to_budget(driver)
+        await driver.press("a")
+        knobs, before = driver.app.screen.query_one(KnobList), len(core.priced)
+        knobs.cursor = [knob.name for knob in all_knobs("budget")].index(name)
+        names = {",": "comma", ".": "full_stop", "-": "minus", "_": "underscore"}
+        await driver.press(*(names.get(key, key) for key in keys), until=lambda: len(core.priced) > before)
+        assert core.priced[-1].value(name) == value
+        await driver.wait("1.00 GiB kept back" if name == "reserve" else "headroom")
+        await driver.press("backspace", until=lambda: driver.app.state.choice.knobs.value(name) is None)
+        await driver.press("a", until="  sequence length")
 
 
 async def test_an_exact_value_can_be_typed_and_nonsense_is_refused_in_a_line() -> None:

@@ -1,5 +1,6 @@
 """The parts of the app that are plain functions: bars, dials, the state, the command line it offers."""
 
+import re
 import shlex
 
 import pytest
@@ -11,17 +12,18 @@ from tests.tui.fake_core import FakeCore, script, spec
 from vramplan.executor.events import Failed, Paused, Resumed, Step
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.cli.main import build_parser
-from vramplan.planner.cli.options import given_options
+from vramplan.planner.cli.options import PLACE, RECIPE, SETUP, given_options
 from vramplan.planner.device import Device
 from vramplan.planner.errors import NoProgramError
 from vramplan.planner.largest import Largest, largest
 from vramplan.planner.memory.budget import Component
-from vramplan.planner.units import GIB
+from vramplan.planner.units import GIB, parse_bytes
 from vramplan.tui.bindings import ACTIONS
 from vramplan.tui.choice import Choice, Knobs, SavedPlan
 from vramplan.tui.command_line import plan_command
 from vramplan.tui.knobs import KNOBS, read_typed, turned
 from vramplan.tui.layout import share_cells
+from vramplan.tui.more_knobs import all_knobs
 from vramplan.tui.state import RunState, State, why_not
 from vramplan.tui.theme import COMPONENTS, VERDICTS
 
@@ -72,7 +74,47 @@ KNOB_VALUES = st.builds(
     optimizer=st.sampled_from([None, "adafactor"]),
     data=st.sampled_from([None, "my data.jsonl", "it's"]),
     max_steps=st.sampled_from([None, 5]),
+    more=st.fixed_dictionaries(
+        {},
+        optional={
+            "quant": st.just("fp4"),
+            "use_dora": st.booleans(),
+            "columns": st.just("text=a b,label=c"),
+            "learning_rate": st.just("1e-4"),
+            "eval_data": st.just("held out.jsonl"),
+        },
+    ),
+    reserve=st.sampled_from([None, "2GiB"]),
+    host_memory=st.sampled_from([None, "512GiB"]),
+    interconnect=st.sampled_from([None, "nvlink4,infiniband-ndr"]),
 )
+
+
+def test_every_option_of_estimate_recommend_and_plan_is_an_option_of_the_app() -> None:
+    named_elsewhere = {"device", "memory", "revision"}  # on Hardware, and with the model's name
+    matters = {action.dest for action in build_parser("recommend").command._actions if action.option_strings}
+    options = {option.name for option in (*PLACE, *SETUP, *RECIPE)} | (matters - {"help", "help_all", "json"})
+    for place in ("budget", "workload", "hardware"):
+        assert {knob.name for knob in all_knobs(place)} == options - named_elsewhere
+    names = [knob.name for knob in all_knobs("budget")]
+    assert len(names) == len(set(names))
+
+
+def test_what_another_method_knows_nothing_of_is_left_behind() -> None:
+    knobs = Knobs(rank=8, prefer="memory", reserve="2GiB", more={"use_dora": True, "learning_rate": "1e-4"})
+    full = knobs.for_method("full")
+    assert full.setup == {"method": "full", "learning_rate": 1e-4}
+    assert (full.prefer, full.reserve) == ("memory", "2GiB")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("quant", "nf8"), ("learning_rate", "fast"), ("reserve", "lots"), ("interconnect", "string"), ("prefer", "love")],
+)
+def test_what_the_command_line_does_not_take_the_app_does_not_take_either(name: str, text: str) -> None:
+    knob = next(knob for knob in all_knobs("budget") if knob.name == name)
+    with pytest.raises(ValueError, match=re.escape(text)):
+        read_typed(knob, text)
 
 
 @given(KNOB_VALUES)
@@ -81,7 +123,9 @@ def test_the_command_line_the_app_offers_parses_back_to_what_was_set(knobs: Knob
     words = shlex.split(plan_command(choice, "runs/x y/plan.json"))
     assert words[0] == "vramplan"
     args = build_parser("plan").parse_all(words[1:])
-    assert given_options(args) == knobs.model_dump(exclude_none=True)
+    assert given_options(args) == knobs.setup
+    around = [None if text is None else parse_bytes(text) for text in (knobs.reserve, knobs.host_memory)]
+    assert [args.reserve, args.host_memory, args.interconnect] == [*around, knobs.interconnect]
     assert (args.model, args.device, args.output) == ("fake/odd[red]name", "auto", "runs/x y/plan.json")
 
 

@@ -91,7 +91,7 @@ async def test_what_matters_reaches_the_comparison_and_its_command_and_no_plan()
     assert command == ("vramplan recommend fake/llama-8b --rank 8 --num-train-epochs 2.5 --prefer memory --must-merge")
     async with driving(FakeCore()) as driver:
         await to_budget(driver)
-        await driver.press("3", *["j"] * 7, "l", until=lambda: driver.app.state.choice.knobs.prefer == "speed")
+        await driver.press("3", *["j"] * 7, "l", "l", until=lambda: driver.app.state.choice.knobs.prefer == "speed")
         await driver.press("5", until="a fake reason")
         await driver.press("y", until="copied: vramplan recommend")
         assert "--prefer speed" in driver.app.clipboard

@@ -10,7 +10,6 @@ from textual.widgets import Static
 
 from vramplan.planner.cli.ledger import method_words
 from vramplan.planner.cli.timing import figure
-from vramplan.planner.resolve import given_for_method
 from vramplan.planner.throughput.values import Range
 from vramplan.planner.units import format_count
 from vramplan.tui.bindings import bindings
@@ -144,9 +143,8 @@ class CompareScreen(StepScreen):
 
 def _taken(knobs: Knobs, row: Compared) -> Knobs:
     """The knobs turned to what makes this row."""
-    kept = given_for_method(knobs.setup, str(row.options["method"])) | knobs.matters
     made = {name: value for name, value in row.options.items() if name in Knobs.model_fields}
-    return Knobs(**kept | made)
+    return knobs.for_method(str(row.options["method"])).model_copy(update=made)
 
 
 def _row(row: Compared) -> tuple[str | Text, ...]:

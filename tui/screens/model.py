@@ -108,7 +108,7 @@ class ModelScreen(StepScreen):
         if self.vramplan.remembered.recent != self._recent:
             self._recent = self.vramplan.remembered.recent
             self._show_models(self.query_one("#query", Input).value.strip())
-        device, knobs = state.choice.device, state.choice.knobs.model_copy(update={"method": None})
+        device, knobs = state.choice.target, state.choice.knobs.model_copy(update={"method": None})
         asked = (device, state.device_note, knobs)
         if self._asked == asked:
             return

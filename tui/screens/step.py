@@ -58,7 +58,7 @@ class StepScreen(Screen[None]):
     def show_state(self, state: State) -> None:
         """Draw what the app knows; called when the screen comes up and whenever the state changes."""
         self.notice.narrate(state.narration)
-        head = (state.choice.model, state.choice.device, state.device_note)
+        head = (state.choice.model, state.choice.target, state.device_note)
         if head != self._head:
             self._head = head
             self._show_head(state)
@@ -72,7 +72,7 @@ class StepScreen(Screen[None]):
 
     def _show_head(self, state: State) -> None:
         self.query_one("#model-line", Static).update(line(describe_model(state.choice.model)), layout=False)
-        device = state.choice.device
+        device = state.choice.target
         described = state.device_note if device is None and state.device_note else describe_device(device)
         self.query_one("#device-line", Static).update(line(described), layout=False)
 

@@ -8,11 +8,11 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from vramplan.planner.cli.render import plain
-from vramplan.planner.resolve import given_for_method
 from vramplan.tui.bindings import bindings
 from vramplan.tui.choice import Knobs, Priced
 from vramplan.tui.knobs import Knob, Place, in_force, knobs_at, read_typed, shown, turned
 from vramplan.tui.messages import KnobsChanged
+from vramplan.tui.more_knobs import all_knobs
 from vramplan.tui.screens.files import FilePicker
 from vramplan.tui.screens.prompt import Prompt
 
@@ -30,6 +30,7 @@ class KnobList(Widget, can_focus=True):
 
     def __init__(self, place: Place = "budget") -> None:
         super().__init__(id="knobs")
+        self._place: Place = place
         self._table = knobs_at(place)
         self._knobs, self._priced = Knobs(), None
 
@@ -51,7 +52,7 @@ class KnobList(Widget, can_focus=True):
     def _rows(self) -> list[tuple[Any, bool]]:
         """Of each option the value that counts, and whether a person set it."""
         return [
-            (in_force(knob, self._knobs, self._priced), getattr(self._knobs, knob.name) is not None)
+            (in_force(knob, self._knobs, self._priced), self._knobs.value(knob.name) is not None)
             for knob in self._table
         ]
 
@@ -77,6 +78,14 @@ class KnobList(Widget, can_focus=True):
         """Take the next value in a direction."""
         knob = self._table[self.cursor]
         self._set(knob, turned(knob, in_force(knob, self._knobs, self._priced), direction))
+
+    def action_all(self) -> None:
+        """Every option of the command line, or those of this screen alone."""
+        here = self._table[self.cursor]
+        first = knobs_at(self._place)
+        self._table = all_knobs(self._place) if self._table == first else first
+        self.cursor = self._table.index(here) if here in self._table else 0
+        self.refresh()
 
     def action_reset(self) -> None:
         """Back to the default."""
@@ -118,10 +127,8 @@ class KnobList(Widget, can_focus=True):
             self.cursor = row
 
     def _set(self, knob: Knob, value: Any) -> None:
-        knobs = self._knobs.model_copy(update={knob.name: value})
-        if knob.name == "method" and value is not None:  # what another method knows nothing of is left behind
-            knobs = Knobs(**given_for_method(knobs.setup, value) | knobs.matters)
-        self._knobs = knobs
+        switched = knob.name == "method" and value is not None
+        self._knobs = self._knobs.for_method(value) if switched else self._knobs.setting(knob.name, value)
         self.refresh()
         self.post_message(KnobsChanged(self._knobs))
 
