@@ -239,6 +239,17 @@ def test_with_max_split_size_an_oversize_block_is_released_before_the_whole_cach
     assert memory.num_retries == 0
 
 
+def test_of_oversize_blocks_too_small_alone_the_largest_go_until_that_is_enough() -> None:
+    memory = allocator("max_split_size_mb:100", limit_mib=430)
+    for size in (110, 120, 190):
+        memory.malloc(size, size * MIB)
+    for size in (110, 120, 190):
+        memory.free(size)
+    memory.malloc("x", 300 * MIB)  # 190 and 120 are enough
+    assert in_mib(memory) == (300, 410)
+    assert memory.num_retries == 0
+
+
 def test_garbage_collection_releases_the_segments_longest_unused() -> None:
     # 80 of 100 MiB allowed. Ages at the fourth search: a and b 2, c 1; average 5/3: a and b go, c stays.
     memory = allocator("garbage_collection_threshold:0.8,per_process_memory_fraction:0.5", device_mib=200)
