@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from vramplan.executor.reporting import reporting_environment
+from vramplan.planner.deepspeed import stage_of
 from vramplan.planner.device import Device
 from vramplan.planner.plan import Plan
 
@@ -42,6 +43,8 @@ def worker_environment(
     if plan.model.path is not None:
         pinned["HF_HUB_OFFLINE"] = "1"
     pinned |= reporting_environment(plan.recipe, inherited)
+    if stage_of(plan.setup):
+        pinned |= {"DS_ACCELERATOR": "cpu"} if device is not None and device.kind == "cpu" else {}
     if device is not None:
         pinned["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(_visible(each) for each in ranks or (device,)))
     return {**kept, **pinned}

@@ -10,6 +10,7 @@ from vramplan.executor import first_step, post_load
 from vramplan.executor.asked import Asked
 from vramplan.executor.attempt import Attempt
 from vramplan.executor.cuda_memory import read_cuda
+from vramplan.executor.deepspeed_run import check_gradients, tell_before_step
 from vramplan.executor.events import Event, Paused, Resumed, Warned
 from vramplan.executor.evidence import Evidence
 from vramplan.executor.process import Stop
@@ -57,10 +58,14 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         # A fresh run's first checkpoint is due at once, so that the first failure finds one.
         self._saved_at = time.monotonic() - (0.0 if self.attempt.resume_from else CHECKPOINT_SECONDS)
         self.trainer.marks.graph = self._see_attention
+        if self.trainer.deepspeed is not None:
+            tell_before_step(self.trainer.deepspeed, lambda: self.trainer.marks.enter("optimizer_step"))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == self._first:
-            self.refuse(first_step.check_gradients(self.trainer.model))
+            engine = self.trainer.deepspeed
+            shown = check_gradients(engine) if engine is not None else first_step.check_gradients(self.trainer.model)
+            self.refuse(shown)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._first = None
@@ -73,9 +78,9 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         if stopping:
             self._pausing = False
             self.stop.requested = control.should_training_stop = True
-        if self.attempt.goal == "run" and (stopping or due or self._pausing):
+        if self._saves and (stopping or due or self._pausing):
             control.should_save = True
-        elif self._pausing:  # nothing of a verification is kept
+        elif self._pausing:  # nothing of a verification is kept, nor before its end of a run under DeepSpeed
             self._wait(state.global_step, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -131,6 +136,10 @@ class Guard(TrainerCallback):  # type: ignore[misc]
             self.emit(Resumed(time=time.time(), step=step, paused_seconds=paused_seconds))
         if self.asked.gone:
             raise BrokenPipeError("whoever paused this run is gone")
+
+    @property
+    def _saves(self) -> bool:
+        return self.attempt.goal == "run" and self.trainer.deepspeed is None
 
     def _due(self) -> bool:
         return self.asked.checkpoint or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS

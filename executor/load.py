@@ -22,13 +22,23 @@ def source(model: PlannedModel) -> str:
 
 def device_map(plan: Plan, device: str) -> dict[str, Any] | None:
     """Where a process loads the model; what FSDP2 shards it moves to the GPU by itself, a quantised base from the host.
+    DeepSpeed's third stage cuts what it finds in host memory.
 
     Args:
         device: this process's.
     """
+    if plan.setup.sharding == "zero3":
+        return {"": "cpu"}
     if plan.setup.sharding != "fsdp":
         return {"": device}
     return None if sends_shards(plan) else {"": "cpu"}
+
+
+def planned_config(model: PlannedModel) -> Any:
+    """config.json, as transformers reads it."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(source(model), trust_remote_code=False, **_origin(model))
 
 
 def load_tokenizer(model: PlannedModel) -> Any:
@@ -163,7 +173,7 @@ def _attention(model: PlannedModel, setup: TrainingSetup) -> str | dict[str, str
     from vramplan.planner.trace.skeleton import attention_by_part
     from vramplan.planner.trace.weights import config_of_class
 
-    config = transformers.AutoConfig.from_pretrained(source(model), trust_remote_code=False, **_origin(model))
+    config = planned_config(model)
     planned = getattr(transformers, model.architecture, None)
     return attention_by_part(config if planned is None else config_of_class(config, planned), setup.attention)
 

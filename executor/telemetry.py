@@ -74,16 +74,17 @@ class Telemetry(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer.marks.enter("optimizer_step")
         if state.global_step + 1 <= self.meter.measured_step:
-            static = static_bytes.model_bytes(self.trainer.model, self.device_type)
-            static["gradients"] = static_bytes.gradient_bytes(self.trainer.model, self.device_type)
-            self.evidence.static = static
+            if self.trainer.deepspeed is None:  # which has stepped by now, and keeps tensors of its own
+                static = static_bytes.model_bytes(self.trainer.model, self.device_type)
+                static["gradients"] = static_bytes.gradient_bytes(self.trainer.model, self.device_type)
+                self.evidence.static = static
             self.evidence.measured_shape = {
                 **(self.trainer.last_batch or {}),
                 "gradient_accumulation_steps": args.gradient_accumulation_steps,
             }
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step + 1 <= self.meter.measured_step:
+        if state.global_step + 1 <= self.meter.measured_step and self.trainer.deepspeed is None:
             states = static_bytes.optimizer_bytes(self.trainer.optimizer, self.device_type)
             self.evidence.static["optimizer"] = states
 

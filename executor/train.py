@@ -11,6 +11,7 @@ from vramplan.executor import data, load
 from vramplan.executor.asked import Asked
 from vramplan.executor.attempt import MEASURED_STEP, Attempt
 from vramplan.executor.checkpoints import read_seal
+from vramplan.executor.deepspeed_run import NO_CHECKPOINTS, check_installed, loaded_whole
 from vramplan.executor.events import Event, Progress, Saved, Warned
 from vramplan.executor.evidence import Evidence
 from vramplan.executor.folder_size import folder_bytes
@@ -20,6 +21,7 @@ from vramplan.executor.ranks import Ranks
 from vramplan.executor.rows import planned_rows
 from vramplan.executor.sensors import find_sensors
 from vramplan.executor.supported import check_supported
+from vramplan.planner.deepspeed import stage_of
 from vramplan.planner.errors import BadDataError
 from vramplan.planner.plan import Plan
 from vramplan.planner.rows import Rows
@@ -53,6 +55,9 @@ class TrainingRun:
             VramplanError: something a person can mend; anything else is the libraries' own failure.
         """
         check_supported(self.plan)
+        check_installed(self.plan)
+        if stage_of(self.plan.setup) and self.attempt.goal == "run":
+            self._warn(NO_CHECKPOINTS)
         train_rows, eval_rows = self._read_rows()
         self._progress("loading the training libraries")
         trainer = self._make_trainer(train_rows, eval_rows)
@@ -151,7 +156,8 @@ class TrainingRun:
         data.check_chat_template(rows, tokenizer, model.repo_id)
         task, labels = self.plan.workload.task, self.plan.data.labels if self.plan.data else ()
         place = load.device_map(self.plan, device)
-        loaded = load.load_model(model, self.plan.setup, device_map=place, task=task, labels=labels)
+        with loaded_whole(self.plan):
+            loaded = load.load_model(model, self.plan.setup, device_map=place, task=task, labels=labels)
         if task == "classification":  # a decoder finds the last token that counts by it
             loaded.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         return tokenizer, loaded
@@ -208,7 +214,10 @@ class TrainingRun:
                 longest = data.longest(trainer.eval_dataset, rows)
                 self.evidence.eval_loss_after = trainer.evaluate(longest)["eval_loss"]
             self._progress("saving into a scratch folder")
-            trainer.save_checkpoint()
+            if stage_of(self.plan.setup):
+                trainer.save_result()
+            else:
+                trainer.save_checkpoint()
             self.evidence.saved_bytes = self.evidence.checkpoint_bytes
         finally:
             if self.ranks.first:

@@ -3,8 +3,10 @@
 from dataclasses import fields
 from typing import Any
 
+from vramplan.executor.deepspeed_run import deepspeed_arguments
 from vramplan.executor.ranks import PATIENCE
 from vramplan.executor.reporting import check_reporting
+from vramplan.planner.deepspeed import stage_of
 from vramplan.planner.export.ranks import rank_arguments, several
 from vramplan.planner.plan import Plan
 
@@ -63,7 +65,7 @@ def training_args(
         logging_steps=recipe.logging_steps,
         eval_strategy="steps" if evaluates and recipe.eval_steps else "no",
         eval_steps=recipe.eval_steps,
-        save_strategy="steps" if recipe.save_steps else "no",
+        save_strategy="steps" if recipe.save_steps and not stage_of(setup) else "no",
         save_steps=recipe.save_steps or 500,
         save_total_limit=recipe.save_total_limit,
         include_num_input_tokens_seen="non_padding",
@@ -78,7 +80,7 @@ def training_args(
 
 def _several(plan: Plan, evaluates_first: bool) -> dict[str, Any]:
     told = {"ddp_timeout": int(PATIENCE.total_seconds()), "eval_on_start": evaluates_first}
-    return rank_arguments(plan) | told
+    return rank_arguments(plan) | deepspeed_arguments(plan) | told
 
 
 def _language(plan: Plan, *, completions: bool) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from vramplan.planner.dims import language_config
-from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.training_setup import TrainingSetup
 
 SUB_GROUP_ELEMENTS = 1_000_000_000
@@ -26,15 +25,14 @@ class ZeroSizes:
     """A tensor of no more stays whole in stage 3."""
 
 
-def zero_sizes(model: ModelSpec) -> ZeroSizes:
-    """What is "auto" in transformers' configurations.
+def zero_sizes(config: dict[str, Any]) -> ZeroSizes:
+    """What is "auto" in transformers' configurations, for a model's config.json.
 
-    >>> from types import SimpleNamespace
-    >>> zero_sizes(SimpleNamespace(config={"hidden_size": 4096}))
+    >>> zero_sizes({"hidden_size": 4096})
     ZeroSizes(reduce_bucket_size=16777216, param_persistence_threshold=40960)
     """
-    config = language_config(model.config)
-    hidden = int(config.get("hidden_size") or config.get("n_embd") or config["d_model"])
+    known = language_config(config)
+    hidden = int(known.get("hidden_size") or known.get("n_embd") or known["d_model"])
     return ZeroSizes(hidden * hidden, 10 * hidden)
 
 
@@ -50,14 +48,15 @@ def half_of(setup: TrainingSetup) -> str | None:
     return None if half == "fp32" else half
 
 
-def deepspeed_config(setup: TrainingSetup, model: ModelSpec, *, on_cpu: bool = False) -> dict[str, Any]:
+def deepspeed_config(setup: TrainingSetup, config: dict[str, Any], *, on_cpu: bool = False) -> dict[str, Any]:
     """The file that DeepSpeed and accelerate read; what TrainingArguments say too is "auto".
 
     Args:
         setup: with a stage of ZeRO.
+        config: the model's config.json.
         on_cpu: host memory is all there is, and nothing pins it.
     """
-    stage, sizes, half = stage_of(setup), zero_sizes(model), half_of(setup)
+    stage, sizes, half = stage_of(setup), zero_sizes(config), half_of(setup)
     zero: dict[str, Any] = {
         "stage": stage,
         "contiguous_gradients": True,

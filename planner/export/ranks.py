@@ -7,6 +7,7 @@ gradients reduced after every micro batch; shards sent by the first process, a p
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from vramplan.planner.deepspeed import stage_of
 from vramplan.planner.export.engine import Refusal, Source, only
 from vramplan.planner.export.limits import common
 from vramplan.planner.export.shell import Shell
@@ -58,6 +59,8 @@ def distributed_type(plan: Plan) -> str:
     """accelerate's name of how the processes work together."""
     if plan.setup.sharding == "fsdp":
         return "FSDP"
+    if stage_of(plan.setup):
+        return "DEEPSPEED"
     return "MULTI_CPU" if on_cpu(plan) else "MULTI_GPU"
 
 

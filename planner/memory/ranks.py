@@ -4,7 +4,7 @@ Host memory of a rank: its process, and while loading
     ddp, none   nothing that lasts: weights pass to the GPU through mapped files
     fsdp        the whole model on each node's first rank (accelerate, fsdp_cpu_ram_efficient_loading), on every rank
                 where weights are cast, and of 4-bit bases
-    zero1, 2    the whole model on every rank; zero3: no more than a file of the checkpoint, which is not known here
+    zero        the whole model on every rank
     offload     shards, gradients and states, pinned
 
 Sent by each rank in a ring of W (Patarasuk and Yuan, 2009, "Bandwidth optimal all-reduce algorithms"): (W - 1) / W of
@@ -81,10 +81,8 @@ def _host_loading(pricing: ManyGpus) -> tuple[int, int, str]:
         return whole, whole, "every rank loads the quantised model whole before it is sharded"
     if sharding == "fsdp":
         return _host_fsdp(pricing, whole)
-    if sharding in ("zero1", "zero2") or offload != "none":
+    if sharding.startswith("zero") or offload != "none":
         return whole, whole, "every rank loads the model whole"
-    if sharding == "zero3":
-        return 0, 0, "weights are shared out as they are read, a file of the checkpoint at a time, not counted here"
     return 0, 0, "weights go to the GPU through mapped files"
 
 

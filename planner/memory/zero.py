@@ -43,7 +43,7 @@ class ZeroPricing(ManyGpus):
         super().__init__(question, program)
         stage = stage_of(self.asked)
         assert stage is not None
-        self.stage, self.sizes = stage, zero_sizes(question.model)
+        self.stage, self.sizes = stage, zero_sizes(question.model.config)
         self.on_host = self.asked.offload != "none"
         self.units = units_of(question.model, self.question.setup)
         self.layout = Layout.of(self.units, self.world)

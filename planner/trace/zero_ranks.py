@@ -96,7 +96,7 @@ def _engine(net: nn.Module, model: ModelSpec, setup: TrainingSetup) -> Any:
     decays = [each for name, each in trained if not (name.endswith("bias") or "norm" in name)]
     rest = [each for name, each in trained if name.endswith("bias") or "norm" in name]
     groups = [{"params": decays, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
-    config = deepspeed_config(setup, model, on_cpu=True)
+    config = deepspeed_config(setup, model.config, on_cpu=True)
     config |= {"train_micro_batch_size_per_gpu": setup.micro_batch_size, "gradient_accumulation_steps": 1}
     config["train_batch_size"] = setup.micro_batch_size * dist.get_world_size()
     config["gradient_clipping"] = MAX_GRAD_NORM

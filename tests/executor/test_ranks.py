@@ -111,6 +111,26 @@ def test_two_processes_take_the_steps_of_one_in_the_bytes_priced_for_each(
         assert rank.peak_allocated_bytes == pytest.approx(budget.peak_allocated_bytes, rel=0.02)
 
 
+@pytest.mark.parametrize(("sharding", "method"), [("zero2", "lora"), ("zero3", "full"), ("zero1", "full")])
+def test_two_processes_under_deepspeed_take_the_steps_of_one_in_the_bytes_priced_for_each(
+    sharding: str, method: str, world: dict[str, Path], alone: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("deepspeed")
+    plan_path = planned(tmp_path / "run", world, method=method, gpus=2, sharding=sharding)
+    events = run(plan_path)
+    assert isinstance(events[-1], Finished), events[-1]
+    assert not any(isinstance(event, Saved) and "checkpoint-" in event.path for event in events)
+    report, one = report_of(plan_path), alone(method)
+    assert [loss for _, loss in report.losses] == pytest.approx([loss for _, loss in one.losses], rel=1e-5)
+    assert report.eval_loss_after == pytest.approx(one.eval_loss_after, rel=1e-5)
+    budget = read_plan(plan_path).budget
+    assert [rank.rank for rank in report.ranks] == [0, 1]
+    highest = max(rank.peak_allocated_bytes or 0 for rank in report.ranks)
+    assert highest == pytest.approx(budget.peak_allocated_bytes, rel=0.02)
+    weights = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
+    assert (tmp_path / "run" / "output" / weights).is_file()
+
+
 def test_a_signal_stops_both_and_the_run_goes_on_to_the_same_numbers(
     world: dict[str, Path], alone: Any, tmp_path: Path
 ) -> None:

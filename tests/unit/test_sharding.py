@@ -174,7 +174,7 @@ def test_flat_groups_are_padded_to_two_elements_a_rank_and_cut_in_equal_parts() 
 def test_deepspeed_is_told_what_is_priced() -> None:
     """The sizes that transformers writes for "auto" where h is 4,096, and nothing gathered ahead."""
     answer = resolved(method="full", gpus=8, sharding="zero3")
-    config = deepspeed_config(answer.setup, resolve_model(LLAMA, online=False))
+    config = deepspeed_config(answer.setup, resolve_model(LLAMA, online=False).config)
     zero = config["zero_optimization"]
     assert (zero["stage"], zero["reduce_bucket_size"]) == (3, 16_777_216)
     assert zero["stage3_param_persistence_threshold"] == 40_960
@@ -266,7 +266,12 @@ def test_what_is_not_priced_with_several_gpus_is_refused_by_name(given: dict[str
         ({"gpus": 2, "sharding": "fsdp"}, None),
         ({"gpus": 2, "sharding": "fsdp", "offload": "all"}, None),
         ({"gpus": 2, "nodes": 2}, "the processes of one node"),
-        ({"gpus": 2, "sharding": "zero2"}, "does not start DeepSpeed"),
+        ({"gpus": 2, "sharding": "zero2"}, None),
+        ({"gpus": 2, "sharding": "zero3", "method": "full"}, None),
+        ({"gpus": 2, "sharding": "zero3"}, "trl checkpoints it reentrantly"),
+        ({"gpus": 2, "sharding": "zero2", "offload": "optimizer"}, "--offload optimizer under DeepSpeed"),
+        ({"gpus": 2, "sharding": "zero2", "method": "qlora"}, "--method qlora under DeepSpeed"),
+        ({"gpus": 2, "sharding": "zero2", "init_lora_weights": "pissa"}, "--init-lora-weights pissa under DeepSpeed"),
         ({"gpus": 2, "sharding": "fsdp", "init_lora_weights": "pissa"}, "--init-lora-weights pissa under FSDP2"),
         ({"gpus": 2, "sharding": "fsdp", "method": "qlora", "kbit_preparation": True}, "--kbit-preparation"),
     ],
