@@ -23,9 +23,9 @@ def data_lines(subject: Subject, sequence_length: int | None, *, completion_only
         return []
     rows = subject.rows
     if rows is None or rows.histogram is None:
-        text = f"{subject.num_examples:,} rows, counted, not measured"
+        text = f"{_counted(subject)}, counted, not measured"
         return [paragraph(text, width=width, first="data     ")]
-    lines = [paragraph(_lengths(rows, rows.histogram, subject.num_examples), width=width, first="data     ")]
+    lines = [paragraph(f"{_counted(subject)}: {_lengths(rows, rows.histogram)}", width=width, first="data     ")]
     if sequence_length is not None:
         lines.append(paragraph(_at(rows.histogram, sequence_length), width=width, first="         "))
     if rows.example is not None:
@@ -61,10 +61,17 @@ def _guessed(rows: RowLengths) -> str:
     return "" if rows.estimated_because is None else "; the tokenizer's own tokens are not shown"
 
 
-def _lengths(rows: RowLengths, histogram: Histogram, num_rows: int | None) -> str:
+def _counted(subject: Subject) -> str:
+    """How many rows train, and how many cannot be used."""
+    num_rows = subject.num_examples
+    counted = "1 row" if num_rows == 1 else f"{num_rows:,} rows"
+    bad = subject.data.rows.bad if subject.data else ()
+    return f"{counted} ({len(bad):,} left out, the first: {bad[0]})" if bad else counted
+
+
+def _lengths(rows: RowLengths, histogram: Histogram) -> str:
     p50, p95, p99 = (histogram.percentile(share) for share in PERCENTILES)
-    shown = f"{num_rows:,} rows: half up to {p50} tokens, 95 % up to {p95}, 99 % up to {p99}, the longest"
-    shown += f" {rows.longest_row}"
+    shown = f"half up to {p50} tokens, 95 % up to {p95}, 99 % up to {p99}, the longest {rows.longest_row}"
     if rows.estimated_because is not None:
         shown = (
             f"{shown}; estimated, the longest has {rows.shortest_guess} to {rows.longest_row}: {rows.estimated_because}"
@@ -78,6 +85,7 @@ def _lengths(rows: RowLengths, histogram: Histogram, num_rows: int | None) -> st
 def _at(histogram: Histogram, sequence_length: int) -> str:
     cut = histogram.cut(sequence_length)
     text = f"at {sequence_length} tokens "
-    text += f"{cut.rows:,} rows are cut, {cut.lost_share:.1%} of all tokens" if cut.rows else "nothing is cut"
+    rows = "1 row is cut" if cut.rows == 1 else f"{cut.rows:,} rows are cut"
+    text += f"{rows}, {cut.lost_share:.1%} of all tokens" if cut.rows else "nothing is cut"
     text += f"; padding in batches of {PADDED_ROWS}: {histogram.padding_share(PADDED_ROWS, sequence_length):.0%}"
     return f"{text}; packing puts {histogram.packing_gain(sequence_length):.1f} rows in one"

@@ -146,6 +146,16 @@ def test_without_a_tokenizer_lengths_are_guessed_from_bytes_and_said_to_be(folde
         assert lengths.estimated_because.startswith("2 to 5 bytes a token, as ")
 
 
+def test_rows_that_cannot_be_used_are_told_where_their_lengths_are(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"prompt": "a", "completion": ""}\n{"prompt": "a", "completion": "b"}\n')
+    data = read_data_file(path, skip_bad_rows=True)
+    model = make_model_spec(provenance=provenance(tmp_path))
+    subject = Subject(model, None, "", False, data, measure_rows(data.rows, find_tokenizer(model)))
+    line = " ".join(data_lines(subject, 4, completion_only=False, width=160)[0].split())
+    assert line.startswith(f"data 1 row (1 left out, the first: {path}, row 1: `completion` is empty): half up to 2")
+
+
 def about_data(folder: Path, rows: str, *, completion_only: bool) -> tuple[str, dict[str, Any] | None]:
     path = folder / "train.jsonl"
     path.write_text(rows)
