@@ -30,6 +30,13 @@ def check_installed(plan: Plan) -> None:
         )
 
 
+def how_to_go_on(plan: Plan) -> str:
+    """With a run that was stopped."""
+    if stage_of(plan.setup):
+        return "begin it again with: vramplan run PLAN"
+    return "go on from its last checkpoint with: vramplan run PLAN --resume"
+
+
 def deepspeed_arguments(plan: Plan) -> dict[str, Any]:
     """TrainingArguments' ``deepspeed``: the configuration that was priced."""
     if not stage_of(plan.setup):

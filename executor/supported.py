@@ -1,5 +1,6 @@
 """What this executor runs, of all that can be priced."""
 
+from vramplan.executor.deepspeed_run import check_installed
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.matrix import cell_of, check_cell
 from vramplan.planner.plan import Plan
@@ -26,3 +27,4 @@ def check_supported(plan: Plan) -> None:
     if as_ranks is not None:
         reason, remedy = as_ranks
         raise UnsupportedError(reason, remedy=remedy if remedy.startswith("vramplan") else f"re-plan with {remedy}")
+    check_installed(plan)

@@ -11,7 +11,7 @@ from vramplan.executor import data, load
 from vramplan.executor.asked import Asked
 from vramplan.executor.attempt import MEASURED_STEP, Attempt
 from vramplan.executor.checkpoints import read_seal
-from vramplan.executor.deepspeed_run import NO_CHECKPOINTS, check_installed, loaded_whole
+from vramplan.executor.deepspeed_run import NO_CHECKPOINTS, loaded_whole
 from vramplan.executor.events import Event, Progress, Saved, Warned
 from vramplan.executor.evidence import Evidence
 from vramplan.executor.folder_size import folder_bytes
@@ -55,7 +55,6 @@ class TrainingRun:
             VramplanError: something a person can mend; anything else is the libraries' own failure.
         """
         check_supported(self.plan)
-        check_installed(self.plan)
         if stage_of(self.plan.setup) and self.attempt.goal == "run":
             self._warn(NO_CHECKPOINTS)
         train_rows, eval_rows = self._read_rows()

@@ -18,6 +18,7 @@ from typing import Literal
 
 from vramplan.executor.asked import Asked
 from vramplan.executor.attempt import Attempt
+from vramplan.executor.deepspeed_run import how_to_go_on
 from vramplan.executor.events import Event, Failed, Finished, OutOfMemory, Progress, Started
 from vramplan.executor.evidence import REPORT, VERIFICATION, Evidence, write_report
 from vramplan.executor.failure import (
@@ -106,7 +107,7 @@ class Work:
             return ExitCode.INTERRUPTED
         except Exception as error:
             return self._failed(error)
-        remedy = "go on from its last checkpoint with: vramplan run PLAN --resume" if self.report == REPORT else None
+        remedy = how_to_go_on(self.evidence.plan) if self.report == REPORT else None
         return self._end("interrupted", RunError(f"stopped after {self.evidence.steps} steps", remedy=remedy))
 
     def _failed(self, error: Exception) -> ExitCode:

@@ -21,6 +21,11 @@ def test_without_deepspeed_a_plan_of_it_is_refused_with_how_to_install_it(monkey
     deepspeed_run.check_installed(plan("fsdp"))
 
 
+def test_a_stopped_run_without_checkpoints_is_begun_again() -> None:
+    assert "again" in deepspeed_run.how_to_go_on(plan("zero1"))
+    assert "--resume" in deepspeed_run.how_to_go_on(plan("none"))
+
+
 def test_a_step_inside_the_backward_is_told_before_it_happens() -> None:
     heard: list[str] = []
     engine = SimpleNamespace(step=lambda: heard.append("step"))
