@@ -101,6 +101,8 @@ _SAMPLED = {
     "test_every_option_prices_anew_at_once": 6,
     "test_a_run_is_watched_through_a_change_of_the_terminals_size": 3,
     "test_newcomer": 3,
+    "test_looks": 2,
+    "test_each_further_option_of_the_command_line_prices_anew_at_once": 4,
     "test_the_app_takes_the_demo_model_from_its_choice_to_a_finished_run": 30,
 }
 """Modules of many runs that take seconds each, and a test of minutes: one of so many is run, others each day; ``--all``

@@ -125,6 +125,8 @@ class Priced(Value):
     cost: RunCost = RunCost()
     options: dict[str, Any] = Field(default_factory=dict)
     """Every option as it was understood, by name."""
+    stages: tuple[str, ...] = ()
+    """Of several, each in a line; the price is of the one that takes most."""
 
 
 class Compared(Value):

@@ -14,6 +14,7 @@ from vramplan.planner.errors import UsageError
 from vramplan.planner.objectives import PRIORITIES, Complexity, Objectives
 from vramplan.planner.space import SEARCHED_METHODS
 from vramplan.planner.training_setup import Attention, Loss, Offload, Optimizer, Sharding
+from vramplan.planner.two_stage import TWO_STAGE
 from vramplan.planner.workload import Task
 from vramplan.tui.choice import Knobs, MixedPrecision, Priced
 
@@ -58,7 +59,7 @@ def _rank(priced: Priced) -> int | None:
 
 
 KNOBS: tuple[Knob, ...] = (
-    Knob("method", "method", "--method", SEARCHED_METHODS, lambda p: p.candidate.setup.method.kind),
+    Knob("method", "method", "--method", (*SEARCHED_METHODS, TWO_STAGE), lambda p: p.candidate.setup.method.kind),
     Knob(
         "sequence_length",
         "sequence length",
@@ -235,7 +236,7 @@ def turned(knob: Knob, current: Any, direction: int) -> Any:
 
     >>> turned(KNOBS[1], 1000, 1), turned(KNOBS[1], 1024, -1)
     (1024, 512)
-    >>> turned(KNOBS[0], "ln-tuning", 1)
+    >>> turned(KNOBS[0], "two-stage", 1)
     'lora'
     """
     if not knob.values:

@@ -12,6 +12,7 @@ from vramplan.planner.errors import UsageError
 from vramplan.planner.largest import Largest
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.objectives import Objectives
+from vramplan.planner.throughput.values import RunCost
 from vramplan.planner.units import format_bytes, parse_bytes
 from vramplan.tui.bindings import key_of
 from vramplan.tui.choice import Choice, Compared, Knobs, MeasuredRows, Priced, SavedPlan
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from vramplan.planner.cli.glance import Glance
     from vramplan.planner.cli.subject import Subject
     from vramplan.planner.recommendation import Recommendation
-    from vramplan.planner.resolve import Resolved
+    from vramplan.tui.live_stages import Stage
 
 READING = ("data", "task", "columns", "skip_bad_rows", "chat_template", "num_labels", "eval_fraction")
 """Options that decide how the training file is read and how long its rows are."""
@@ -78,12 +79,12 @@ class LiveCore(LiveFinished):
 
     def measure(self, choice: Choice) -> MeasuredRows | None:
         from vramplan.planner.cli.data_text import data_lines
-        from vramplan.planner.cli.subject import complete
+        from vramplan.tui.live_stages import first_setup
 
         subject = self._subject(choice)
         if subject.data is None:
             return None
-        length = complete(subject, choice.knobs.setup).workload.sequence_length
+        length = first_setup(subject, choice.knobs.setup).workload.sequence_length
         lines = data_lines(subject, length, completion_only=True, width=LINE_WIDTH)
         return MeasuredRows(
             path=subject.data.planned.path, num_rows=subject.data.num_rows, lengths=subject.rows, lines=tuple(lines)
@@ -102,22 +103,26 @@ class LiveCore(LiveFinished):
 
     def glance(self, choice: Choice) -> "Glance":
         from vramplan.planner.cli.glance import glance
-        from vramplan.planner.cli.subject import complete
+        from vramplan.tui.live_stages import first_setup
 
         subject = self._subject(choice)
-        return glance(subject, complete(subject, choice.knobs.setup))
+        return glance(subject, first_setup(subject, choice.knobs.setup))
 
     def price(self, choice: Choice) -> Priced:
-        from vramplan.planner.cli.subject import complete, price
         from vramplan.planner.cli.timing import cost_of
+        from vramplan.tui.live_stages import in_words, larger, priced_stages
 
         subject = self._subject(choice)
-        resolved = complete(subject, choice.knobs.setup)
-        path = _free_path(subject.model, resolved)
-        candidate, recipe = price(subject, resolved), resolved.recipe
-        cost = cost_of(candidate, max_steps=recipe.max_steps)
-        options = {option.name: option.value for option in resolved.options}
-        return Priced(candidate=candidate, recipe=recipe, path=str(path), cost=cost, options=options)
+        stages = priced_stages(subject, choice.knobs.setup)
+        resolved, candidate = larger(stages)
+        return Priced(
+            candidate=candidate,
+            recipe=resolved.recipe,
+            path=str(_free_path(subject.model, stages)),
+            cost=cost_of(candidate, max_steps=resolved.recipe.max_steps) if len(stages) == 1 else RunCost(),
+            options={option.name: option.value for option in resolved.options},
+            stages=in_words(stages),
+        )
 
     def compare(self, choice: Choice) -> tuple[Compared, ...]:
         from vramplan.planner.cli.subject import bounds_of, price
@@ -139,14 +144,17 @@ class LiveCore(LiveFinished):
     def save_plan(self, choice: Choice) -> SavedPlan:
         from vramplan.planner.adapters.plan_files import write_plan
         from vramplan.planner.cli.plan import frozen
-        from vramplan.planner.cli.subject import complete, price
+        from vramplan.planner.cli.two_stage import freeze_stages
+        from vramplan.tui.live_stages import priced_stages
 
         self._last_subject = None  # the training file may have changed since it was read for pricing
         subject = self._subject(choice)
-        resolved = complete(subject, choice.knobs.setup)
-        path = _free_path(subject.model, resolved)
-        given = "output_dir" in choice.knobs.setup
-        plan = frozen(subject, resolved, price(subject, resolved), path, output_given=given)
+        stages, output = priced_stages(subject, choice.knobs.setup), choice.knobs.setup.get("output_dir")
+        path = _free_path(subject.model, stages)
+        if len(stages) == 1:
+            plan = frozen(subject, *stages[0], path, output_given=output is not None)
+        else:
+            plan = freeze_stages(stages, subject, path, output)
         write_plan(plan, path)
         return SavedPlan(path=str(path), plan=plan)
 
@@ -232,11 +240,12 @@ def _objectives(knobs: Knobs) -> Objectives:
     return Objectives(**matters | ({"prefer": priorities(matters["prefer"])} if "prefer" in matters else {}))
 
 
-def _free_path(model: ModelSpec, resolved: "Resolved") -> Path:
+def _free_path(model: ModelSpec, stages: "list[Stage]") -> Path:
     """``runs/<slug>/plan.json``, in the first numbered folder that is not taken: no earlier run is touched."""
     from vramplan.planner.resolve import slug
+    from vramplan.planner.two_stage import TWO_STAGE
 
-    name = slug(model, resolved.setup.method)
+    name = slug(model, stages[0][0].setup.method) + ("" if len(stages) == 1 else f"-{TWO_STAGE}")
     folder, number = Path("runs", name), 1
     while folder.exists():
         number += 1

@@ -84,7 +84,8 @@ class BudgetScreen(StepScreen):
                 self.query_one(BudgetTable).show_budget(budget)
             case "ledger":
                 cost = None if state.priced is None else state.priced.cost
-                self.query_one(BudgetTable).show(candidate, () if candidate else (state.price_error,), cost)
+                notes = (state.price_error,) if state.priced is None else state.priced.stages
+                self.query_one(BudgetTable).show(candidate, notes, cost)
             case "phases":
                 self.query_one(PhaseBars).show(budget, available_bytes)
             case "tensors" if candidate is not None or budget is None:  # their names come with the price

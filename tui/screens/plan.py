@@ -112,6 +112,8 @@ def _facts(priced: Priced) -> Iterator[tuple[str, str | Text]]:
     setup, workload = candidate.setup, candidate.workload
     yield "verdict", headline(candidate)
     yield "because", candidate.verdict_reason
+    for stage in priced.stages:
+        yield "stages", stage
     yield "method", _options(setup.method.model_dump(mode="json"))
     yield "trains", f"{format_count(candidate.trainable_params)} of {format_count(candidate.total_params)} params"
     yield (
