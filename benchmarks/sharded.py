@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tables import write_between
+
 from vramplan.planner.memory.price import Question
 from vramplan.planner.memory.sharded import pricing_of
 from vramplan.planner.memory.structure import program_key
@@ -25,6 +27,7 @@ from vramplan.planner.training_setup import Precision, TrainingSetup
 from vramplan.planner.workload import Workload
 
 RESULTS = Path(__file__).parent / "results" / "sharded.json"
+PAGE = Path(__file__).parents[1] / "docs" / "sharding.md"
 WORLD = 2
 MODEL = {
     "model_type": "llama",
@@ -189,7 +192,16 @@ def main(names: list[str]) -> int:
         versions = known | {each: importlib.metadata.version(each) for each in packages}
         content = {"versions": versions, "rows": [rows[each] for each in CELLS if each in rows]}
         RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_between(PAGE, "sharded", table(content["rows"]))
     return 0
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The page's table: each cell's highest point."""
+    lines = [
+        f"| {row['cell']} | {row['predicted_peak_bytes']:,} | {max(row['measured_peak_bytes']):,} |" for row in rows
+    ]
+    return "\n".join(["| two ranks of a small Llama | predicted | measured |", "|---|---:|---:|", *lines])
 
 
 if __name__ == "__main__":
