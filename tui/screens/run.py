@@ -17,7 +17,7 @@ from vramplan.tui.messages import RunWanted
 from vramplan.tui.screens.confirm import Confirm
 from vramplan.tui.screens.step import StepScreen
 from vramplan.tui.state import EVENTS_KEPT, RunState, RunStatus, State
-from vramplan.tui.text import cell, line, what_blocks
+from vramplan.tui.text import cell, describe_device, line, what_blocks
 from vramplan.tui.theme import GREEN, VERMILLION, YELLOW
 from vramplan.tui.threads import in_thread
 from vramplan.tui.widgets.live_memory import LiveMemory
@@ -53,6 +53,13 @@ class RunScreen(StepScreen):
     def command(self) -> str | None:
         saved = self.vramplan.state.saved
         return None if saved is None else run_command(saved)
+
+    def head(self, state: State) -> tuple[str, str]:
+        """What runs, where that is not what is planned: the demo, say, or a run that goes on."""
+        if state.run is None or state.run.saved == state.saved:
+            return super().head(state)
+        plan = state.run.saved.plan
+        return f"{plan.model.repo_id} · {state.run.saved.path}", describe_device(plan.device)
 
     def body(self) -> Iterable[Widget]:
         with Vertical(id="checks-box"):

@@ -58,10 +58,11 @@ class StepScreen(Screen[None]):
     def show_state(self, state: State) -> None:
         """Draw what the app knows; called when the screen comes up and whenever the state changes."""
         self.notice.narrate(state.narration)
-        head = (state.choice.model, state.choice.target, state.device_note)
+        head = self.head(state)
         if head != self._head:
             self._head = head
-            self._show_head(state)
+            for id, text in zip(("#model-line", "#device-line"), head, strict=True):
+                self.query_one(id, Static).update(line(text), layout=False)
         mine = [action for action in ACTIONS if action.scope in (*self.scopes, "app")]
         shown = [action for action in mine if action.footer or action.id in STEP_IDS]
         possible = frozenset(action.id for action in shown if self.vramplan.why_not(action.action) is None)
@@ -70,11 +71,11 @@ class StepScreen(Screen[None]):
             self.query_one(StepBar).show(frozenset(name for name, _ in STEPS if f"app.{name}" not in possible))
             self.refresh_bindings()
 
-    def _show_head(self, state: State) -> None:
-        self.query_one("#model-line", Static).update(line(describe_model(state.choice.model)), layout=False)
+    def head(self, state: State) -> tuple[str, str]:
+        """What is planned, and for what."""
         device = state.choice.target
         described = state.device_note if device is None and state.device_note else describe_device(device)
-        self.query_one("#device-line", Static).update(line(described), layout=False)
+        return describe_model(state.choice.model), described
 
     def command(self) -> str | None:
         """The command line that does what this screen is about; None: what the app is set to do."""
