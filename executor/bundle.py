@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import zipfile
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def write_bundle(run_folder: Path, out: Path, redactor: Redactor | None = None) 
     except FileExistsError as error:
         raise UsageError(f"{out} exists already", remedy="name another file") from error
     except OSError as error:
+        with suppress(OSError):
+            out.unlink()  # half of one is none
         raise UsageError(f"cannot write {out}: {error.strerror}", remedy="name another file") from error
     return tuple(sorted(texts)), redactor.removed
 

@@ -9,6 +9,7 @@ from vramplan.executor.launcher import Run
 from vramplan.executor.options import add_shared_options, agreed, attempt_of, check
 from vramplan.executor.packages import installed_packages
 from vramplan.executor.queue import is_sweep, run_queue
+from vramplan.executor.runs import report_of
 from vramplan.executor.stages import run_stages
 from vramplan.executor.verification import passed_verification
 from vramplan.executor.watch import watch
@@ -56,6 +57,10 @@ def run(args: argparse.Namespace) -> ExitCode:
 def run_plan(args: argparse.Namespace) -> tuple[ExitCode, dict[str, Any]]:
     """Run one plan's own setup; the exit code, and what ``--json`` prints of it. Raises what ``run`` does."""
     plan = read_plan(args.plan)
+    report = report_of(args.plan.parent / REPORT, plan) if args.resume else None
+    if report is not None and report.status == "done":
+        tell(f"{args.plan} is finished: there is nothing to go on with; --start-over runs it again")
+        return ExitCode.OK, {"preflight": None, "report": report.model_dump(mode="json")}
     device = device_here(plan)
     verified = passed_verification(plan, args.plan.parent, device, installed_packages())
     verifies = not (args.no_verify or args.resume or verified)

@@ -56,7 +56,7 @@ def read_run(folder: Path) -> PastRun:
         PlanError: its plan cannot be trusted.
     """
     plan = read_plan(folder / "plan.json")
-    report, verification = _report(folder / REPORT, plan), _report(folder / VERIFICATION, plan)
+    report, verification = report_of(folder / REPORT, plan), report_of(folder / VERIFICATION, plan)
     return PastRun(
         folder=str(folder),
         plan=plan,
@@ -90,7 +90,8 @@ def named_run(text: str, parent: Path = RUNS) -> PastRun:
     raise UsageError(f"no run at {text}", remedy="see what there is: vramplan runs")
 
 
-def _report(path: Path, plan: Plan) -> RunReport | None:
+def report_of(path: Path, plan: Plan) -> RunReport | None:
+    """The report at a path; None where there is none, or another plan's."""
     try:
         report = read_report(path)
     except UsageError:

@@ -107,10 +107,13 @@ def write_files(files: Files, folder: Path, *, overwrite: bool) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in paths.items():
             part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            part.write_text(text, encoding="utf-8")
-            if text.startswith("#!"):
-                part.chmod(0o755)
-            part.replace(path)
+            try:
+                part.write_text(text, encoding="utf-8")
+                if text.startswith("#!"):
+                    part.chmod(0o755)
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)  # there only where it could not be written whole
     except OSError as error:
         raise UsageError(
             f"cannot write {folder}: {error.strerror or error}", remedy="choose another place with -o"

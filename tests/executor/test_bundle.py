@@ -1,5 +1,6 @@
 """A bug report holds what happened and no secret, wherever one was planted."""
 
+import errno
 import json
 import zipfile
 from pathlib import Path
@@ -69,6 +70,18 @@ def test_a_file_that_is_there_is_not_replaced(run_folder: Path, tmp_path: Path) 
     assert run_command(["runs", str(run_folder), "--bundle", str(out)]) == ExitCode.USAGE
     assert out.read_text() == "somebody's"
     assert run_command(["runs", "--bundle", str(out)]) == ExitCode.USAGE
+
+
+def test_a_bundle_that_finds_no_room_leaves_nothing(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    assert run_command(["runs", str(run_folder), "--bundle", str(tmp_path / "bug.zip")]) == ExitCode.USAGE
+    assert "No space left on device" in capsys.readouterr().err
+    assert not (tmp_path / "bug.zip").exists()
 
 
 def test_a_long_log_gives_its_end(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

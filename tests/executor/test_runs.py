@@ -42,6 +42,21 @@ def test_a_folder_is_told_as_it_stands(plan: Plan, tmp_path: Path, capsys: pytes
     assert "done" in shown(capsys=capsys)
 
 
+def test_a_run_that_is_done_is_not_trained_on_by_resuming_it(
+    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "runs" / "one"
+    write_checkpoint(tmp_path / "output", plan, 1)
+    write_report(Evidence(plan).report("done"), folder)
+    before = sorted(path.name for path in folder.iterdir())
+    assert run_command(["run", "runs/one/plan.json", "--resume", "--json"]) == ExitCode.OK
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["preflight"], json.loads(out)["report"]["status"]) == (None, "done")
+    assert "runs/one/plan.json is finished" in err
+    assert "--start-over runs it again" in err
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
 def test_one_run_shows_planned_beside_used_and_what_to_do_next(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Exports say everything a plan says, or refuse it by name; and nothing in a plan is ever run."""
 
 import ast
+import errno
 import json
 import os
 import subprocess
@@ -305,6 +306,18 @@ def test_the_command_writes_files_beside_the_plan_and_never_over_others(
     assert "exists already" in capsys.readouterr().err
     assert main(["export", "plan.json", "--to", "trl", "--force", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["folder"] == "export-trl"
+
+
+def test_an_export_that_finds_no_room_leaves_no_halves(
+    plan_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_part: Path, _target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert main(["export", "plan.json", "--to", "trl"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert list((plan_file.parent / "export-trl").iterdir()) == []
 
 
 def test_the_command_refuses_by_name_and_writes_nothing(plan_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
