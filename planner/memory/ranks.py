@@ -9,9 +9,12 @@ Host memory of a rank: its process, and while loading
 
 Sent by each rank in a ring of W (Patarasuk and Yuan, 2009, "Bandwidth optimal all-reduce algorithms"): (W - 1) / W of
 what is gathered or scattered, twice that of what is all-reduced. P parameters gathered, G gradients, a micro steps:
-    ddp, zero1  2 G, and of zero1 the parameters again
-    zero2       a G, and the parameters again
-    fsdp, zero3 a (2 P + G)
+    ddp         2 G
+    fsdp        a (2 P + G)
+    zero1       2 G, and the parameters that train
+    zero2       a 2 G, for a bucket is all-reduced and each rank takes its part (stage_1_and_2.py,
+                allreduce_and_scatter); and the parameters that train
+    zero3       a (2 P + G); with checkpointing a (3 P + G), for a layer is gathered to be recomputed too
 """
 
 from typing import NamedTuple
@@ -32,6 +35,7 @@ class Sent(NamedTuple):
     each_micro_batch: float = 0.0
     last_backward: float = 0.0
     after_step: float = 0.0
+    """What nothing hides: DeepSpeed's, which work on one stream (planner/deepspeed.py)."""
     gathers: bool = False
     """Weights are gathered in each micro batch, so its forward hides some of it too."""
 
@@ -122,13 +126,14 @@ def sent_by(pricing: ManyGpus) -> Sent:
     share = (pricing.world - 1) / pricing.world
     parameters = share * sum(group.rounded(1) for group in (*alone.weights, *alone.adapter))
     gradients = share * sum(group.rounded(1) for group in alone.trainable)
-    sharded = Sent(each_micro_batch=2 * parameters + gradients, gathers=True)
+    micro_batches = pricing.asked.gradient_accumulation_steps
+    gathered = (3 if pricing.asked.gradient_checkpointing else 2) * parameters
     return {
         "ddp": Sent(last_backward=2 * gradients),
-        "zero1": Sent(last_backward=2 * gradients, after_step=gradients),
-        "zero2": Sent(each_micro_batch=gradients, after_step=gradients),
-        "zero3": sharded,
-        "fsdp": sharded,
+        "fsdp": Sent(each_micro_batch=2 * parameters + gradients, gathers=True),
+        "zero1": Sent(after_step=3 * gradients),
+        "zero2": Sent(after_step=2 * gradients * micro_batches + gradients),
+        "zero3": Sent(after_step=(gathered + gradients) * micro_batches),
     }[pricing.asked.sharding]
 
 

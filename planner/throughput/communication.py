@@ -1,10 +1,9 @@
 """What several GPUs add to a step: collectives over the slowest link, hidden as far as a rank computes meanwhile.
 
-ddp           gradients all-reduced once, behind the last micro batch's backward
-zero1         the same; after the step parameters are gathered, behind nothing
-zero2         gradients scattered behind each backward; after the step parameters are gathered
-fsdp, zero3   weights gathered twice and gradients scattered in each micro batch, behind all of it
-              (Zhao et al., 2023, arXiv:2304.11277, section 3)
+ddp       gradients all-reduced once, behind the last micro batch's backward
+fsdp      weights gathered twice and gradients scattered in each micro batch, behind all of it
+          (Zhao et al., 2023, arXiv:2304.11277, section 3)
+zero1-3   behind nothing: one stream, and nothing gathered ahead (planner/deepspeed.py)
 """
 
 from typing import NamedTuple
