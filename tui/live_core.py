@@ -44,9 +44,10 @@ class LiveCore(LiveFinished):
         self._reading = Lock()
 
     def default_device(self) -> tuple[Device | None, str]:
-        from vramplan.planner.adapters.devices import resolve_device
+        from vramplan.planner.adapters.devices import NO_ACCELERATOR, resolve_device
 
-        return resolve_device("auto", memory_bytes=None, reserve_bytes=0)
+        device, note = resolve_device("auto", memory_bytes=None, reserve_bytes=0)
+        return device, note.replace(NO_ACCELERATOR, "figures without a verdict; d picks one")
 
     def devices(self) -> tuple[Device, ...]:
         from vramplan.planner.adapters.devices import read_cpu, read_devices
