@@ -67,6 +67,7 @@ class _Writer(Rewriter):
         self.apart: list[Name] = []
         self.input: Name | None = None
         """Of a frozen head."""
+        self._met: dict[int | None, list[str]] = {}
         self.regathers = self._regathers()
         self.head_at = self.logits_gradient(set()) if standard_loss and not modules.trains_head else None
 
@@ -126,6 +127,12 @@ class _Writer(Rewriter):
     # -------------------------------------------------------------- parameters
     def _recomputed(self, layer: int | None) -> list[str]:
         """A layer's modules with parameters, as its recomputation meets them."""
+        known = self._met.get(layer)
+        if known is None:
+            known = self._met[layer] = self._meet(layer)
+        return known
+
+    def _meet(self, layer: int | None) -> list[str]:
         template = next(
             step.template for step in self.steps if step.block.segment == "backward.layer" and step.layer == layer
         )
