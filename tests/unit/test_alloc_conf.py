@@ -74,6 +74,11 @@ def test_intervals_left_out_of_the_list_stay_off() -> None:
     assert {size: divisions(conf, size) for size in expected} == expected
 
 
+def test_an_interval_above_the_last_is_the_last() -> None:
+    conf = parse_alloc_conf(f"roundup_power2_divisions:[64:2,{2**16}:8]")  # 64 GiB; the last of 16 begins at 32 GiB
+    assert (len(conf.roundup_power2_divisions), conf.roundup_power2_divisions[-1]) == (16, 8)
+
+
 def test_what_follows_the_rest_of_a_list_still_counts() -> None:
     """``>`` fills all above the last named interval, and the parser goes on: what is named after it is set again."""
     conf = parse_alloc_conf("roundup_power2_divisions:[64:8,>:1,256:4]")

@@ -20,6 +20,7 @@ from vramplan.planner.candidate import Candidate
 from vramplan.planner.device import Device, DeviceKind, Holder
 from vramplan.planner.errors import ExitCode, NoProgramError, UnsupportedError, UsageError
 from vramplan.planner.estimate import estimate, judge, warnings_of
+from vramplan.planner.memory.outside import PRIOR
 from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.structure import program_key
 from vramplan.planner.methods import Full, Lora, Qlora
@@ -112,6 +113,15 @@ def test_without_a_run_on_such_a_gpu_5_percent_of_what_lives_inside_a_step_is_ke
     assert up_to["weights"] == (16_060_522_496, 16_060_522_496)
     on_cpu = priced(make_cpu()).budget.phases[2]
     assert all(line.high_bytes == line.estimate_bytes for line in on_cpu.lines)
+
+
+def test_what_is_kept_back_is_taken_of_a_share_of_the_phase_at_least() -> None:
+    figures = PRIOR.model_copy(update={"dynamic_least_share": 0.5})
+    setup = TrainingSetup(method=Lora(r=16), precision=BF16, micro_batch_size=2)
+    budget = estimate(LLAMA, WORKLOAD, setup, make_device(), programs=hand, figures=lambda device: figures).budget
+    loss = budget.phases[2]
+    kept_back = sum(line.high_bytes - line.estimate_bytes for line in loss.lines)
+    assert kept_back == pytest.approx(0.05 * 0.5 * loss.allocated_bytes, rel=1e-6)
 
 
 def test_gradients_kept_over_micro_batches_are_there_in_the_forward() -> None:

@@ -6,11 +6,11 @@ from tests.unit.test_estimate import BF16, LLAMA, WORKLOAD, hand, priced
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.errors import UnsupportedError, UsageError
 from vramplan.planner.estimate import estimate
-from vramplan.planner.memory.phases import Parts, resuming, saving, warmed_up_bytes
+from vramplan.planner.memory.phases import Parts, decomposing_bytes, resuming, saving, warmed_up_bytes
 from vramplan.planner.memory.static import count_static
 from vramplan.planner.methods import Full, Lora, Qlora
 from vramplan.planner.resolve import resolve
-from vramplan.planner.training_setup import TrainingSetup
+from vramplan.planner.training_setup import Precision, TrainingSetup
 
 LARGEST = 14336 * 4096
 
@@ -64,6 +64,26 @@ def test_a_resumed_run_holds_the_adapter_twice_until_the_optimizers_states_are_m
         "buffers": 0,
         "temporaries": 9,
     }
+
+
+@pytest.mark.parametrize(
+    ("beginning", "dtype", "elements"),
+    [
+        # an up projection's singular vectors, all 4096 of them; B A, what is left, and in half precision an fp32 copy
+        ("pissa", "bf16", 3 * LARGEST + 4096 * 14336 + 4096 + 4096 * 4096),
+        ("pissa", "fp32", 2 * LARGEST + 4096 * 14336 + 4096 + 4096 * 4096),
+        # the first 16 alone
+        ("pissa_niter_4", "bf16", 3 * LARGEST + 16 * (14336 + 1 + 4096)),
+        ("gaussian", "bf16", 0),
+    ],
+)
+def test_a_weight_is_taken_apart_in_fp32_where_lora_begins_from_its_principal_part(
+    beginning: str, dtype: str, elements: int
+) -> None:
+    setup = TrainingSetup(
+        method=Lora(r=16, init_lora_weights=beginning), precision=Precision.model_validate({"dtype": dtype})
+    )
+    assert sum(decomposing_bytes(LLAMA, setup)) == 4 * elements
 
 
 def test_loading_never_is_the_peak() -> None:
