@@ -250,7 +250,7 @@ def turned(knob: Knob, current: Any, direction: int) -> Any:
 
 def shown(value: Any) -> str:
     """A value as a person reads it."""
-    if value is None:
+    if value is None or value in ({}, [], ()):
         return "–"
     if isinstance(value, bool):
         return "on" if value else "off"

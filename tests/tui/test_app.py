@@ -8,7 +8,7 @@ from textual.widgets import RichLog
 
 from tests.fakes import make_device
 from tests.golden_text import assert_golden
-from tests.tui.driving import Driver, driving
+from tests.tui.driving import Driver, driving, screen_text
 from tests.tui.fake_core import PARAMS, FakeCore, script
 from vramplan.executor.checks import Check
 from vramplan.executor.events import Failed, Progress, Step
@@ -127,6 +127,15 @@ async def test_each_further_option_of_the_command_line_prices_anew_at_once(
         await driver.wait("1.00 GiB kept back" if name == "reserve" else "headroom")
         await driver.press("backspace", until=lambda: driver.app.state.choice.knobs.value(name) is None)
         await driver.press("a", until="  sequence length")
+
+
+async def test_a_wide_screen_lists_as_many_options_as_it_has_room_for() -> None:
+    async with driving(FakeCore(), (200, 60)) as driver:
+        await to_budget(driver)
+        text = await driver.press("a", until="virtual tokens")
+        assert "completion only" not in text
+        assert "  gradient accumu…   16 " in text
+        await driver.press("a", until=lambda: "virtual tokens" not in screen_text(driver.app))
 
 
 async def test_an_exact_value_can_be_typed_and_nonsense_is_refused_in_a_line() -> None:

@@ -19,7 +19,7 @@ from vramplan.tui.screens.prompt import Prompt
 if TYPE_CHECKING:
     from vramplan.tui.app import VramplanApp
 
-VALUE_WIDTH = 20
+LABEL_WIDTH, VALUE_WIDTH = 17, 20
 
 
 class KnobList(Widget, can_focus=True):
@@ -65,7 +65,8 @@ class KnobList(Widget, can_focus=True):
         here = index == self.cursor and self.has_focus
         left, right = ("‹", "›") if knob.values else (" ", " ")
         value_text = f"{left} {_cut(plain(shown(value))):<{VALUE_WIDTH}}{right}"
-        text = f"{'›' if here else ' '} {knob.label:<17}{value_text}  {'set' if given else 'default'}"
+        label = knob.label if len(knob.label) < LABEL_WIDTH else f"{knob.label[: LABEL_WIDTH - 2]}…"
+        text = f"{'›' if here else ' '} {label:<{LABEL_WIDTH}}{value_text}  {'set' if given else 'default'}"
         return Content.styled(text, "bold reverse" if here else "" if given else "dim")
 
     def action_cursor_down(self) -> None:
@@ -84,6 +85,7 @@ class KnobList(Widget, can_focus=True):
         here = self._table[self.cursor]
         first = knobs_at(self._place)
         self._table = all_knobs(self._place) if self._table == first else first
+        self.set_class(self._table != first, "-all")
         self.cursor = self._table.index(here) if here in self._table else 0
         self.refresh()
 
