@@ -5,6 +5,7 @@ import pytest
 
 from tests.fakes import make_model_spec
 from vramplan.planner.adapters.models import resolve_model
+from vramplan.planner.adapters.tasks import model_for_task
 from vramplan.planner.errors import UsageError
 from vramplan.planner.memory.static import StaticMemory, count_static, total_bytes
 from vramplan.planner.memory.static_methods import (
@@ -84,6 +85,12 @@ def test_an_lstm_behind_virtual_tokens_is_torchs() -> None:
     linears = (2 * e * 2 * e + 2 * e) + (2 * e * H + H)
     method = Ptuning(num_virtual_tokens=4, encoder_reparameterization_type="LSTM", encoder_hidden_size=e)
     assert counted(method).adapter_params == 4 * H + first + second + linears
+
+
+def test_a_classifiers_head_trains_whole_and_wears_no_adapter() -> None:
+    # PEFT keeps `score` of a sequence classifier as a trained copy: two classes here, beside rank 16 on every linear
+    classifier = model_for_task(LLAMA, "classification", 2)
+    assert counted(Lora(r=16), classifier).trainable_params == 41_943_040 + 2 * H
 
 
 def test_an_8_bit_base_is_a_byte_a_weight_and_an_fp32_for_each_row() -> None:
