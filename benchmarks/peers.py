@@ -24,7 +24,7 @@ from typing import Any
 from peers_asked import ASKED, FEATURES, Peer, Setup, Unasked, setup_of
 from peers_tables import page
 from published import _rows, load_cases, predicted, price
-from speed import COMMAND, time_process
+from speed import COMMAND, SEARCH, calls, middle, time_call, time_process
 
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.cli import subject as subjects
@@ -135,6 +135,15 @@ def recommendations(python: Path, environment: dict[str, str], runs: int) -> dic
     return _in_turn(commands, environment, runs)
 
 
+def search(runs: int) -> dict[str, float]:
+    """Our recommendation alone, in a running process that has answered it before."""
+    call = calls()[SEARCH]
+    call()
+    return {
+        name: round(seconds, 4) for name, seconds in middle([time_call(call) for _ in range(runs)])._asdict().items()
+    }
+
+
 def _in_turn(commands: dict[str, list[str]], environment: dict[str, str], runs: int) -> dict[str, dict[str, float]]:
     found: dict[str, list[Any]] = {name: [] for name in commands}
     with tempfile.TemporaryDirectory() as bytecode:
@@ -239,6 +248,7 @@ def measure(python: Path, runs: int) -> dict[str, Any]:
             "features": features(python, environment),
             "cold": cold_starts(python, environment, runs),
             "which": recommendations(python, environment, runs),
+            "search": search(runs),
             "what_which_is": {peer.package: peer.what_which_is for peer in ASKED},
             "a_second": {name: round(rate, 1) for name, rate in answers_a_second(python, environment).items()},
             "rows": rows(python, environment),

@@ -64,6 +64,11 @@ def _short(result: dict[str, Any]) -> str:
         ordered = sorted(result[key].items(), key=lambda each: each[1]["cpu_seconds"])
         told = ", ".join(f"{name} {1000 * each['cpu_seconds']:.0f}" for name, each in ordered)
         lines.append(f"- {title}, {unit}: {told}.")
+    if found := result.get("search"):
+        lines.append(
+            f"- The search of that recommendation alone, in a running {OURS}: {1000 * found['cpu_seconds']:.0f} ms of "
+            f"processor time, {1000 * found['wall_seconds']:.0f} ms on the clock."
+        )
     rates = sorted(result["a_second"].items(), key=lambda each: -each[1])
     lines.append(f"- Estimates a second: {', '.join(f'{name} {rate:,.0f}' for name, rate in rates)}.")
     return "\n".join(lines)

@@ -36,6 +36,7 @@ COLD: dict[str, list[str]] = {
     "vramplan estimate --json": [*COMMAND, "estimate", *ESTIMATE, "--json"],
     "vramplan recommend --json": [*COMMAND, "recommend", ESTIMATE[0], "--device", "RTX 4090", "--json"],
 }
+SEARCH = "recommend: the best of about 3,000 setups, and the front"
 ALL_PEAKS = "allocated peaks of 2000 setups, all different"
 PEAKS = 2000
 """Setups in one measurement of allocated peaks: micro batch, sequence length and rank drawn anew for each."""
@@ -125,7 +126,7 @@ def calls() -> dict[str, Callable[[], Any]]:
         )
 
     return {
-        "recommend: the best of about 3,000 setups, and the front": best_of_all,
+        SEARCH: best_of_all,
         "estimate, tensors at the peak named": lambda: subjects.price(subject, resolved),
         "estimate": lambda: subjects.price(subject, resolved, with_tensors=False),
         "estimate, only asked whether it fits": lambda: subjects.price(

@@ -7,6 +7,7 @@ wasted nothing. The time is the price's own.
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from vramplan.planner.device import Device, DeviceProfile, Route
@@ -14,10 +15,10 @@ from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import NoProgramError, UnsupportedError
 from vramplan.planner.memory import outside
 from vramplan.planner.memory.optimizer import state_groups
-from vramplan.planner.memory.peaks import AllocatedPeaks
+from vramplan.planner.memory.peaks import AllocatedPeaks, Standings
 from vramplan.planner.memory.replay import Replay
 from vramplan.planner.memory.standing import CUDA_QUANTUM_BYTES, Question, at_of
-from vramplan.planner.memory.static import StaticMemory, count_static, total_bytes
+from vramplan.planner.memory.static import total_bytes
 from vramplan.planner.memory.structure import program_key
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import ProgramKey
@@ -29,7 +30,6 @@ from vramplan.planner.throughput.optimizer_traffic import optimizer_traffic
 from vramplan.planner.throughput.step_time import Counted, compute_dtype, rates_of, step_time
 from vramplan.planner.throughput.traffic import MicroStepTraffic, TrafficForms
 from vramplan.planner.throughput.values import StepTime
-from vramplan.planner.training_setup import TrainingSetup
 
 Programs = Callable[[ProgramKey, bool], Program]
 """A key's program, and whether it may be traced now; raises NoProgramError where there is none."""
@@ -47,8 +47,13 @@ class _Regime:
     """What cells that share a memory program have in common."""
 
     program: Program
+    question: Question
     peaks: AllocatedPeaks
-    traffic: TrafficForms
+
+    @cached_property
+    def traffic(self) -> TrafficForms:
+        """What a step writes; not asked for where setups do not fit."""
+        return TrafficForms(Replay(self.program, at_of(self.question)))
 
 
 class Bounds:
@@ -77,7 +82,7 @@ class Bounds:
         self._quantum = CUDA_QUANTUM_BYTES if self._route == "cuda" else 1
         self._figures = figures
         self._context = outside.context_bytes(self._route, figures)
-        self._static: dict[Hashable, StaticMemory] = {}
+        self._standings = Standings(model)
         self._static_bytes: dict[Hashable, int] = {}
         self._regimes: dict[Hashable, _Regime | NoProgramError | UnsupportedError] = {}
         self._peaks: dict[Hashable, AllocatedPeaks] = {}
@@ -97,7 +102,7 @@ class Bounds:
         setup = cell.setup
         key = (setup.method, setup.precision, setup.optimizer)
         if key not in self._static_bytes:
-            static = self._static_of(setup)
+            static = self._standings.static(setup)
             states = state_groups(setup.optimizer, static.trainable, self._route, loop=setup.loop)
             there = [*static.weights, *static.quantization_state, *static.adapter, *static.trainable, *states]
             self._static_bytes[key] = total_bytes(there, self._quantum)
@@ -140,7 +145,7 @@ class Bounds:
         counted = Counted(
             work=work,
             traffic=traffic,
-            optimizer=optimizer_traffic(setup, self._static_of(setup).trainable, self._route),
+            optimizer=optimizer_traffic(setup, self._standings.static(setup).trainable, self._route),
             micro_batches=setup.gradient_accumulation_steps,
             tokens_per_step=setup.micro_batch_size * setup.gradient_accumulation_steps * tokens,
         )
@@ -151,12 +156,6 @@ class Bounds:
         work = count_work(self._model, cell.workload, cell.setup, element_bytes=element_bytes)
         regime = self._regime(cell)
         return work, regime.traffic.at(Replay(regime.program, at_of(self._question(cell))))
-
-    def _static_of(self, setup: TrainingSetup) -> StaticMemory:
-        key = (setup.method, setup.precision)
-        if key not in self._static:
-            self._static[key] = count_static(self._model, setup)
-        return self._static[key]
 
     def _regime(self, cell: Cell) -> _Regime:
         key = cell.regime
@@ -174,8 +173,7 @@ class Bounds:
         except (NoProgramError, UnsupportedError) as error:
             return error
         question = self._question(cell)
-        traffic = TrafficForms(Replay(program, at_of(question)))
-        return _Regime(program, AllocatedPeaks(question, program, lambda _, setup: self._static_of(setup)), traffic)
+        return _Regime(program, question, AllocatedPeaks(question, program, self._standings))
 
     def _question(self, cell: Cell) -> Question:
         return Question(self._model, cell.workload, cell.setup, self._route, self._device, self._figures)

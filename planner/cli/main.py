@@ -4,6 +4,7 @@ Each command module has ``add_parser(subparsers)``, which adds a parser under th
 ``parser.set_defaults(run=run)``, and ``run(args) -> ExitCode``.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,11 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 
+GARBAGE_THRESHOLD = 100_000
+"""Objects made between two looks for cycles, 700 where Python is left alone: a command makes hundreds of thousands,
+nearly all without cycles, and is over in a second."""
+
+
 def command_modules() -> tuple[str, ...]:
     """The modules that hold the commands, in the order of the help."""
     return tuple(command.module for command in COMMANDS)
@@ -77,6 +83,7 @@ def run_command(argv: Sequence[str], extra_modules: Sequence[Command] = ()) -> i
         extra_modules: commands of other parts of the program, shown and dispatched like the planner's.
     """
     commands = (*COMMANDS, *extra_modules)
+    gc.set_threshold(GARBAGE_THRESHOLD)
     try:
         code = _run(list(argv), commands)
         sys.stdout.flush()

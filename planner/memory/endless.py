@@ -65,12 +65,11 @@ class EndlessAllocator:
             return None
         rounded = -(-size_bytes // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
         pool = self._small if rounded <= SMALL_SIZE_BYTES else self._large
-        keys = pool.keys
-        index = bisect_left(keys, rounded << ADDRESS_BITS)
-        if index == len(keys) - 1:
-            return self.carve(pool, rounded)
+        index = bisect_left(pool.keys, rounded << ADDRESS_BITS)
         block = pool.pop(index) if pool.blocks[index].size_bytes == rounded else pool.carve(index, rounded)
         block.allocated = True
+        if block.address + rounded > pool.reached_bytes:
+            pool.reached_bytes = block.address + rounded
         return block
 
     def give(self, block: Block | None) -> None:
@@ -88,7 +87,5 @@ class EndlessAllocator:
         """Take the front of the block without end."""
         block = pool.carve(len(pool.keys) - 1, size_bytes)
         block.allocated = True
-        end = block.address + size_bytes
-        if end > pool.reached_bytes:
-            pool.reached_bytes = end
+        pool.reached_bytes = max(pool.reached_bytes, block.address + size_bytes)
         return block
