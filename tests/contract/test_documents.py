@@ -103,6 +103,13 @@ def test_every_option_a_page_names_is_one_of_some_command() -> None:
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) - known - {"--force-reinstall"} == set(), name
 
 
+def test_the_walk_through_the_app_shows_every_frame_in_order() -> None:
+    page = (REPOSITORY / "docs" / "walkthrough.md").read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- (\w+) -->\n\n```text\n(.*?)```\n\n<!-- /\1 -->", page, re.DOTALL)
+    kept = sorted((REPOSITORY / "docs" / "frames").glob("*.txt"))
+    assert shown == [(path.stem.partition("-")[2], path.read_text(encoding="utf-8")) for path in kept]
+
+
 def test_the_make_targets_the_readme_names_exist() -> None:
     named = set(re.findall(r"[`$] ?make ([a-z-]+)", (REPOSITORY / "README.md").read_text(encoding="utf-8")))
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
