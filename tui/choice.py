@@ -144,6 +144,8 @@ class SavedPlan(Value):
 
     path: str
     plan: Plan
+    tried_first: bool = True
+    """Whether a few of its steps are tried before the run, where none were yet."""
 
 
 class MeasuredRows(Value):

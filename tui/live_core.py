@@ -174,7 +174,7 @@ class LiveCore(LiveFinished):
         from vramplan.executor.options import must_verify
 
         path, device = Path(saved.path), device_here(saved.plan)
-        verify = not resume and must_verify(saved.plan, path, device)
+        verify = saved.tried_first and not resume and must_verify(saved.plan, path, device)
         self._run = Run(path, device=device, verify=verify, resume=resume)
         events = self._run.aevents()
         try:

@@ -88,7 +88,7 @@ class LiveFinished:
         resolved = complete(subject, given_options(args))
         plan = frozen(subject, resolved, price(subject, resolved), path, output_given=True)
         write_plan(plan, path)
-        return SavedPlan(path=str(path), plan=plan)
+        return SavedPlan(path=str(path), plan=plan, tried_first=False)
 
     def read_plan(self, path: str) -> Plan:
         from vramplan.planner.adapters.plan_files import read_plan

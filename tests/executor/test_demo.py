@@ -64,6 +64,21 @@ def test_what_was_trained_is_an_adapter_in_safetensors(demo: dict[str, Any]) -> 
     assert {"adapter_config.json", "adapter_model.safetensors"} <= set(demo["adapter_files"])
 
 
+def test_the_apps_demo_is_the_commands(demo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vramplan.executor.demo_cli import DEFAULT_STEPS
+    from vramplan.planner.adapters.plan_files import read_plan
+    from vramplan.tui.live_core import LiveCore
+
+    monkeypatch.chdir(tmp_path)
+    saved = LiveCore().demo()
+    assert read_plan(Path(saved.path)) == saved.plan
+    assert (saved.path, saved.plan.recipe.output_dir) == ("runs/demo/plan.json", "runs/demo/adapter")
+    assert saved.plan.recipe.max_steps == DEFAULT_STEPS
+    planned = demo["explanation"]["plan"]
+    assert saved.plan.workload.model_dump(mode="json") == planned["workload"]
+    assert saved.plan.setup.method.model_dump(mode="json") == planned["setup"]["method"]
+
+
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
 async def test_the_app_takes_the_demo_model_from_its_choice_to_a_finished_run(
     demo: dict[str, Any], size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -123,6 +123,12 @@ class HardwareScreen(StepScreen):
             return listed, ""
         return await in_thread(self.vramplan.core.named_device, _name(listed))
 
+    @on(events.ScreenSuspend)
+    def _left(self) -> None:
+        """Who comes back by its number presses keys and types nothing, with every product in sight."""
+        self.query_one("#find", Input).value = ""
+        self.set_focus(self.query_one(RowTable))
+
     def action_filter(self) -> None:
         """Go to the search box."""
         self.set_focus(self.query_one("#find"))
