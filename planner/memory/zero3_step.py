@@ -13,7 +13,8 @@
 Source: deepspeed/runtime/zero/parameter_offload.py (setup_zero_stage3_hooks), partitioned_param_coordinator.py
 (fetch_sub_module, release_sub_module), stage3.py (reduce_independent_p_g_buckets_and_remove_grads,
 __avg_scatter_grads), ../comm/coalesced_collectives.py (reduce_scatter_coalesced), DeepSpeed 0.19.8, as
-planner/deepspeed.py configures it.
+planner/deepspeed.py configures it. trl's loss takes the head's weight outside its module, so DeepSpeed makes it the
+whole model's (register_external_parameter): it is whole from the forward's beginning to the backward's end.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from vramplan.planner.memory.replay import Replay
 from vramplan.planner.memory.rewrite import Name, Rewriter
 from vramplan.planner.memory.zero_modules import HEAD, Modules
-from vramplan.planner.programs.program import Accumulate, Alloc, Entry, MacroCall
+from vramplan.planner.programs.program import Accumulate, Alloc, Entry
 
 LABEL = "DeepSpeed|parameters|whole"
 ALONE = "(one)"
@@ -65,6 +66,8 @@ class _Writer(Rewriter):
         self.waiting: list[int] = []
         """Elements of the gradients in the bucket, or too large for it."""
         self.apart: list[Name] = []
+        self.head: list[Name] = []
+        """Of trl's loss."""
         self.input: Name | None = None
         """Of a frozen head."""
         self._met: dict[int | None, list[str]] = {}
@@ -74,6 +77,8 @@ class _Writer(Rewriter):
     # -------------------------------------------------------------- the step
     def before(self, segment: str, layer: int | None) -> None:
         self.done = set()
+        if segment == "forward.embed" and not self.standard_loss:
+            self.head = self._gather(HEAD, None)
         if segment == "backward.layer":
             last = self._recomputed(layer)[-1:]
             for module in last or self.modules.largest_of(layer):
@@ -116,13 +121,9 @@ class _Writer(Rewriter):
         self._free_all(self.again)
         self.again = []
 
-    def macro(self, call: MacroCall) -> None:
-        names = self._gather(HEAD, None)
-        super().macro(call)
-        self._free_all(names)
-
     def final(self) -> None:
         self._reduce()
+        self._free_all(self.head)
 
     # -------------------------------------------------------------- parameters
     def _recomputed(self, layer: int | None) -> list[str]:

@@ -88,6 +88,8 @@ def _step(engine: Any, batch: step.Batch, items: torch.Tensor, kind: str, mark: 
 
 def _engine(net: nn.Module, model: ModelSpec, setup: TrainingSetup) -> Any:
     """DeepSpeed's engine around a model, with AdamW's two groups as Trainer makes them."""
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
     deepspeed: Any = importlib.import_module("deepspeed")
     half = half_of(setup)
     if half is not None:
@@ -101,7 +103,9 @@ def _engine(net: nn.Module, model: ModelSpec, setup: TrainingSetup) -> Any:
     config["train_batch_size"] = setup.micro_batch_size * dist.get_world_size()
     config["gradient_clipping"] = MAX_GRAD_NORM
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
-    return deepspeed.initialize(model=net, optimizer=optimizer, config=config)[0]
+    engine = deepspeed.initialize(model=net, optimizer=optimizer, config=config)[0]
+    engine.told = HfDeepSpeedConfig(dict(config))  # as TrainingArguments keep it: trl gathers the head where it says so
+    return engine
 
 
 def main(arguments: list[str]) -> int:
