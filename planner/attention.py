@@ -1,9 +1,11 @@
 """Which attention implementation a setup runs: sdpa where transformers has it, eager where it does not."""
 
 from vramplan.planner.device import Device
+from vramplan.planner.dims import language_config
 from vramplan.planner.errors import UsageError
 from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.picker import Picker
+from vramplan.planner.training_setup import TrainingSetup
 
 CUDNN_FIRST = ((9, 0), (10, 0), (10, 3))
 """Compute capabilities whose sdpa takes cuDNN's kernel first, from the cuDNN that PyTorch 2.11's wheels bring on
@@ -13,6 +15,21 @@ CUDNN_FIRST = ((9, 0), (10, 0), (10, 3))
 def cudnn_first(device: Device | None) -> bool:
     """Whether a device's scaled-dot-product attention prefers cuDNN."""
     return device is not None and device.compute_capability in CUDNN_FIRST
+
+
+def before_ampere(device: Device | None) -> bool:
+    """Whether a CUDA device is too old for FlashAttention (sdp_utils.cpp, check_flash_attention_hardware_support)."""
+    capability = None if device is None else device.compute_capability
+    return capability is not None and capability < (8, 0)
+
+
+def keeps_scores(model: ModelSpec, setup: TrainingSetup) -> bool:
+    """Whether sdpa without FlashAttention takes the math path: heads share keys and values, and no mask makes
+    transformers repeat them (integrations/sdpa_attention.py, use_gqa_in_sdpa)."""
+    config = language_config(model.config)
+    heads = config.get("num_attention_heads")
+    shared = heads is not None and config.get("num_key_value_heads") not in (None, heads)
+    return shared and setup.attention == "sdpa" and setup.padding == "none" and setup.method.kind != "prefix"
 
 
 EAGER_ONLY = frozenset(

@@ -7,7 +7,7 @@ so products alike in that are priced once, and each is then compared with its ow
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Literal
 
-from vramplan.planner.attention import cudnn_first
+from vramplan.planner.attention import before_ampere, cudnn_first
 from vramplan.planner.candidate import Candidate
 from vramplan.planner.device import Device, DeviceProfile
 from vramplan.planner.errors import VramplanError
@@ -79,6 +79,7 @@ def kernels(device: Device) -> Hashable:
         device.flash_attention_2,
         device.bnb_4bit,
         cudnn_first(device),
+        before_ampere(device),
         capability is not None and capability >= HOPPER,
     )
 

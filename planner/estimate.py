@@ -5,6 +5,7 @@ from collections.abc import Callable
 from vramplan.planner.adapters.calibration_files import find_figures
 from vramplan.planner.adapters.profiles import match_profile
 from vramplan.planner.adapters.programs import Found, find_program, newer_libraries
+from vramplan.planner.attention import before_ampere, keeps_scores
 from vramplan.planner.candidate import Candidate, ProgramProvenance, Verdict
 from vramplan.planner.cluster import Cluster, Ranks, with_own_link
 from vramplan.planner.device import Device, DeviceProfile, Route, share_of_rank
@@ -199,10 +200,10 @@ def warnings_of(
         )
     if device is not None and device.route == "cuda" and not figures.num_plans:
         out.append("unmeasured on this GPU: the upper figure rests on published runs, not on our own measurement")
-    if device is not None and device.kind == "cuda" and device.flash_attention_2 is False and setup.attention == "sdpa":
+    if before_ampere(device) and keeps_scores(model, setup):
         out.append(
-            f"{device.name} has no FlashAttention: sdpa runs its memory-efficient kernel there, and is priced along "
-            "FlashAttention's"
+            "sdpa on this GPU has no FlashAttention, and no other kernel for heads that share keys and values: it "
+            "makes scores of tokens x tokens for every head, in fp32"
         )
     if setup.packing and setup.attention == "sdpa":
         out.append("packed rows under sdpa need a mask of tokens x tokens; --attention flash_attention_2 needs none")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vramplan.planner.attention import cudnn_first
+from vramplan.planner.attention import before_ampere, cudnn_first
 from vramplan.planner.device import Device, Route
 from vramplan.planner.dims import has_fixed_depth, language_config, model_dims, window_of
 from vramplan.planner.errors import NoProgramError, UnsupportedError
@@ -97,8 +97,12 @@ def program_key(
     mode = mode_of(setup, workload, route)
     if isinstance(setup.method, (Lora, Qlora)) and _names_every_linear(setup.method, model):
         mode = mode.model_copy(update={"target_modules": "all-linear"})
-    if cudnn_first(device) and mode.attention == "sdpa" and _told_apart(model, structure, mode):
-        mode = mode.model_copy(update={"cudnn_first": True})
+    if route == "cuda" and mode.attention == "sdpa":
+        if cudnn_first(device) and _told_apart(model, structure, mode):
+            mode = mode.model_copy(update={"cudnn_first": True})
+        in_half = mode.mixed_precision != "no" or mode.dtype != "fp32"
+        if before_ampere(device) and in_half:
+            mode = mode.model_copy(update={"before_ampere": True})
     return ProgramKey(structure=structure, mode=mode)
 
 

@@ -33,6 +33,8 @@ class Mode(Value):
     cudnn_first: bool = False
     """sdpa takes cuDNN's kernel before FlashAttention, and the step has what tells the two apart: a mask, or heads of
     two sizes."""
+    before_ampere: bool = False
+    """sdpa has no FlashAttention and no bf16 in its memory-efficient kernel, and the step has half precision."""
     loss: Loss = "fused"
     loop: Loop = "executor"
     padded: bool = False

@@ -3,11 +3,16 @@
 Which kernel runs decides what is saved for the backward, and with it most of the activations:
 where cuDNN comes first (Hopper and data-centre Blackwell, cuDNN above 9.15): half precision, head_dim a multiple of 8
 up to 256 -> cuDNN, with or without a mask;
-no mask, half precision, head_dim <= 256 -> FlashAttention (saves q, k, v, out, logsumexp);
-otherwise the memory-efficient kernel (mask expanded, keys and values repeated for GQA, mask rows padded to 16);
-otherwise the math path. Sources: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (priority and conditions,
-check_prefer_cudnn_attention) and transformers/attention.cpp (pre-processing: pad_bias, repeat_interleave, head_dim
-padding). What the kernels allocate inside: kernel_buffers.py.
+no mask, half precision, head_dim <= 256, compute capability 8.0 or above -> FlashAttention (saves q, k, v, out,
+logsumexp);
+as many key/value heads as heads, and no bf16 below 8.0 -> the memory-efficient kernel (mask expanded, its rows padded
+to 16);
+otherwise the math path, which keeps scores of every head, S x S. transformers repeats keys and values only where there
+is a mask (integrations/sdpa_attention.py, use_gqa_in_sdpa), so grouped heads in fp32, or on a device without
+FlashAttention, come there. Sources: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (priority and conditions:
+check_prefer_cudnn_attention, check_flash_attention_hardware_support, check_batch_size_and_num_heads_dense,
+less_than_sm80_mem_efficient_dtypes) and transformers/attention.cpp (pre-processing: pad_bias, head_dim padding). What
+the kernels allocate inside: kernel_buffers.py.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,8 +38,13 @@ def cuda_sdpa(
     enable_gqa: bool = False,
     *,
     cudnn_first: bool = False,
+    ampere: bool = True,
 ) -> torch.Tensor:
-    """``F.scaled_dot_product_attention`` as CUDA dispatches it. Shapes (B, heads, S, head_dim)."""
+    """``F.scaled_dot_product_attention`` as CUDA dispatches it. Shapes (B, heads, S, head_dim).
+
+    Args:
+        ampere: compute capability 8.0 or above.
+    """
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         query, key, value = (t.to(dtype) if t.dtype == torch.float32 else t for t in (query, key, value))
@@ -44,17 +54,35 @@ def cuda_sdpa(
     if cudnn_first and half and all(t.shape[-1] % 8 == 0 and t.shape[-1] <= LARGEST_CUDNN_HEAD for t in (query, value)):
         bias = _as_bias(attn_mask, query)
         return _biased(aten._scaled_dot_product_cudnn_attention, query, key, value, bias, dropout_p, is_causal, scale)
-    if attn_mask is None and half and same_head_dim and head_dim <= 256:
+    if attn_mask is None and half and same_head_dim and head_dim <= 256 and ampere:
         return _flash(query, key, value, dropout_p, is_causal, scale)
-    if enable_gqa:
-        repeats = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     alignment = 8 if half else 4
-    if head_dim % alignment == 0 and value.shape[-1] % alignment == 0:
+    aligned = head_dim % alignment == 0 and value.shape[-1] % alignment == 0
+    if aligned and query.shape[1] == key.shape[1] and (ampere or query.dtype != torch.bfloat16):
         bias = _padded(_as_bias(attn_mask, query), query, key)
         efficient = aten._scaled_dot_product_efficient_attention
         return _biased(efficient, query, key, value, bias, dropout_p, is_causal, scale)
-    return aten._scaled_dot_product_attention_math(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)[0]
+    return _math(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+
+
+def _math(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """PyTorch's own composition of products and softmax; half precision is computed in fp32. Autocast ends where sdpa
+    begins (aten/src/ATen/autocast_mode.h: every wrapped operation excludes it inside)."""
+    math = aten._scaled_dot_product_attention_math
+    with torch.autocast("cpu", enabled=False):
+        out: torch.Tensor = math(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )[0]
+    return out
 
 
 def _flash(
@@ -113,10 +141,10 @@ def _cuda_dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, in
 
 
 @contextmanager
-def cuda_kernels(*, cudnn_first: bool = False) -> Iterator[None]:
+def cuda_kernels(*, cudnn_first: bool = False, ampere: bool = True) -> Iterator[None]:
     """Attention and dropout take CUDA's paths inside."""
     sdpa, dropout = F.scaled_dot_product_attention, F.dropout
-    F.scaled_dot_product_attention = partial(cuda_sdpa, cudnn_first=cudnn_first)
+    F.scaled_dot_product_attention = partial(cuda_sdpa, cudnn_first=cudnn_first, ampere=ampere)
     F.dropout = _cuda_dropout
     try:
         yield

@@ -1,5 +1,5 @@
-"""Buffers that attention kernels allocate from PyTorch's allocator inside their backward, and free before they return:
-no Python sees them. One table, by operation: f(*args) -> [(shape, dtype)].
+"""Buffers that attention's kernels allocate from PyTorch's allocator inside, and free before they return: no Python
+sees them. A table for each route, by operation: f(*args) -> [(shape, dtype)].
 """
 
 from collections.abc import Callable, Sequence
@@ -69,8 +69,17 @@ def cudnn_backward(*args: Any) -> Buffers:
     return buffers
 
 
+def safe_softmax(*args: Any) -> Buffers:
+    """The math path's softmax: which scores are minus infinity, and in which rows all are
+    (aten/src/ATen/native/transformers/attention.cpp, _safe_softmax)."""
+    scores = args[0]
+    return [(tuple(scores.shape), torch.bool), ((*scores.shape[:-1], 1), torch.bool)]
+
+
+CPU_BUFFERS: dict[Any, Callable[..., Buffers]] = {aten._safe_softmax.default: safe_softmax}
 CUDA_BUFFERS: dict[Any, Callable[..., Buffers]] = {
     aten._scaled_dot_product_flash_attention_backward.default: flash_backward,
     aten._scaled_dot_product_efficient_attention_backward.default: efficient_backward,
     aten._scaled_dot_product_cudnn_attention_backward.default: cudnn_backward,
+    **CPU_BUFFERS,
 }

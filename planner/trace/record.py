@@ -142,18 +142,17 @@ def record(case: Case, *, as_macro: bool = True) -> Tracker:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_eager_masks())
         if mode.route == "cuda":
-            stack.enter_context(attention.cuda_kernels(cudnn_first=mode.cudnn_first))
+            stack.enter_context(attention.cuda_kernels(cudnn_first=mode.cudnn_first, ampere=not mode.before_ampere))
             stack.enter_context(cuda_autocast())
             stack.enter_context(int8.cuda_matmul())
         if mode.attention == "flash_attention_2":
             stack.enter_context(flash_attention.flash_attention_2())
-        internal = CUDA_BUFFERS if mode.route == "cuda" else {}
         model = build_model(case)
         tracker = Tracker(
             num_valid_labels=case.num_valid_labels,
             padded=mode.padded or mode.packing,  # the positions of a packed row are not those of one document either
             replace=_replacements(mode),
-            internal=internal,
+            internal=CUDA_BUFFERS if mode.route == "cuda" else None,
             gathers_tokens=mode.attention == "flash_attention_2",
         )
         if mode.loss == "fused":

@@ -16,6 +16,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vramplan.planner.trace.kernel_buffers import CPU_BUFFERS
+
 aten = torch.ops.aten
 EFFICIENT_BACKWARD = str(aten._scaled_dot_product_efficient_attention_backward.default)
 """Its gradient of the bias has rows padded to 16, the last one too, which the fake kernel leaves out
@@ -74,7 +76,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
         padded: the answer to ``mask.all()`` on fake tensors is False.
         replace: operations to run as another function (opaque kernels opened up).
         gathers_tokens: rows lose their padding by an index; its backward writes in place, as a boolean one's does.
-        internal: bytes of buffers inside a kernel, by operation: ``f(*args) -> list[(shape, dtype)]``.
+        internal: buffers inside a kernel, by operation: ``f(*args) -> list[(shape, dtype)]``; the CPU's by default.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
         self.num_valid_labels = num_valid_labels
         self.padded = padded
         self.replace = replace or {}
-        self.internal = internal or {}
+        self.internal = CPU_BUFFERS if internal is None else internal
         self.gathers_tokens = gathers_tokens
         self.storages: list[Storage] = []
         self.events: list[Event] = []

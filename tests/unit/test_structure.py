@@ -188,6 +188,22 @@ def test_cudnn_matters_where_flash_attention_would_not_run() -> None:
     assert not same(deepseek)
 
 
+def test_devices_without_flash_attention_have_programs_of_their_own_in_half_precision() -> None:
+    """FlashAttention needs compute capability 8.0 (sdp_utils.cpp, check_flash_attention_hardware_support); in fp32
+    nothing has it."""
+
+    def same(**precision: Any) -> bool:
+        made = TrainingSetup(method=Full(), precision=Precision(**precision))
+        keys = {
+            program_key(SMALL, Workload(sequence_length=64), made, "cuda", profile(name)).digest()
+            for name in ("NVIDIA Tesla T4", "NVIDIA A100 SXM4 80 GB")
+        }
+        return len(keys) == 1
+
+    assert not same(dtype="fp32", mixed_precision="fp16")
+    assert same(dtype="fp32", mixed_precision="no")
+
+
 def test_the_order_of_targets_is_no_structure() -> None:
     one, other = (Lora(target_modules=names) for names in (("q_proj", "v_proj"), ("v_proj", "q_proj")))
     assert digest(method=one) == digest(method=other)
