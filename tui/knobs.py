@@ -5,8 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from vramplan.hardware_profiles.interconnects import interconnects
-from vramplan.planner.adapters.clusters import make_cluster
+from vramplan.planner.adapters.clusters import link_names, make_cluster
 from vramplan.planner.cli.parsing import size
 from vramplan.planner.cli.recommend import priorities
 from vramplan.planner.dtypes import FloatDtype
@@ -217,7 +216,7 @@ KNOBS: tuple[Knob, ...] = (
         "interconnect",
         "interconnect",
         "--interconnect",
-        tuple(interconnects()),
+        link_names(),
         None,
         str,
         places=("hardware",),

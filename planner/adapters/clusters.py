@@ -7,6 +7,11 @@ from vramplan.planner.device import Device
 from vramplan.planner.errors import UsageError
 
 
+def link_names() -> tuple[str, ...]:
+    """What ``--interconnect`` knows by name."""
+    return tuple(interconnects())
+
+
 def make_cluster(interconnect: str | None, host_memory_bytes: int | None) -> Cluster:
     """A Cluster of ``--interconnect`` and ``--host-memory``.
 
