@@ -1,40 +1,19 @@
-"""A run under DeepSpeed's ZeRO, where it differs from others: how it is told, when it steps, what it shows.
+"""A run under DeepSpeed's ZeRO, in the worker, where it differs from others: how it is told, when it steps, what it
+shows.
 
 accelerate steps inside ``backward`` (accelerate/utils/deepspeed.py, DeepSpeedEngineWrapper), so gradients are gone when
 Trainer comes to its own step. DeepSpeed's checkpoints hold pickled objects, and this executor unpickles none: it writes
 no checkpoint of such a run, and goes on from none.
 """
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from vramplan.planner.deepspeed import deepspeed_config, stage_of
-from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.plan import Plan
 
 NO_CHECKPOINTS = "a run under DeepSpeed writes its result and no checkpoints: what ends before that is begun again"
-
-
-def check_installed(plan: Plan) -> None:
-    """Whether DeepSpeed is here, where a plan needs it.
-
-    Raises:
-        UnsupportedError: it is not.
-    """
-    if stage_of(plan.setup) and importlib.util.find_spec("deepspeed") is None:
-        raise UnsupportedError(
-            f"--sharding {plan.setup.sharding} runs under DeepSpeed, which is not installed",
-            remedy="pip install deepspeed, or re-plan with --sharding fsdp",
-        )
-
-
-def how_to_go_on(plan: Plan) -> str:
-    """With a run that was stopped."""
-    if stage_of(plan.setup):
-        return "begin it again with: vramplan run PLAN"
-    return "go on from its last checkpoint with: vramplan run PLAN --resume"
 
 
 def deepspeed_arguments(plan: Plan) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What this executor runs, of all that can be priced."""
 
-from vramplan.executor.deepspeed_run import check_installed
+from vramplan.executor.deepspeed_here import check_installed
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.matrix import cell_of, check_cell
 from vramplan.planner.plan import Plan

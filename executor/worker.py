@@ -18,7 +18,7 @@ from typing import Literal
 
 from vramplan.executor.asked import Asked
 from vramplan.executor.attempt import Attempt
-from vramplan.executor.deepspeed_run import how_to_go_on
+from vramplan.executor.deepspeed_here import how_to_go_on
 from vramplan.executor.events import Event, Failed, Finished, OutOfMemory, Progress, Started
 from vramplan.executor.evidence import REPORT, VERIFICATION, Evidence, write_report
 from vramplan.executor.failure import (

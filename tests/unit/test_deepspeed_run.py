@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vramplan.executor import deepspeed_run
+from vramplan.executor import deepspeed_here, deepspeed_run
 from vramplan.planner.errors import UnsupportedError
 
 
@@ -14,16 +14,16 @@ def plan(sharding: str) -> Any:
 
 
 def test_without_deepspeed_a_plan_of_it_is_refused_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deepspeed_run.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(deepspeed_here.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnsupportedError, match="--sharding zero2 runs under DeepSpeed") as refused:
-        deepspeed_run.check_installed(plan("zero2"))
+        deepspeed_here.check_installed(plan("zero2"))
     assert "pip install deepspeed" in (refused.value.remedy or "")
-    deepspeed_run.check_installed(plan("fsdp"))
+    deepspeed_here.check_installed(plan("fsdp"))
 
 
 def test_a_stopped_run_without_checkpoints_is_begun_again() -> None:
-    assert "again" in deepspeed_run.how_to_go_on(plan("zero1"))
-    assert "--resume" in deepspeed_run.how_to_go_on(plan("none"))
+    assert "again" in deepspeed_here.how_to_go_on(plan("zero1"))
+    assert "--resume" in deepspeed_here.how_to_go_on(plan("none"))
 
 
 def test_a_step_inside_the_backward_is_told_before_it_happens() -> None:
