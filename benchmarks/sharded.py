@@ -78,6 +78,7 @@ CELLS: dict[str, dict[str, Any]] = {
         **STANDARD,
     },
     "zero3, full, bf16": {"method": Full(), "sharding": "zero3", **BF16, **STANDARD},
+    "zero3, full, fp32, trl's loss": {"method": Full(), "sharding": "zero3"},
     "zero3, full, tied embeddings": {"method": Full(), "sharding": "zero3", "tied": True, **STANDARD},
     "zero3, lora, fp32": {"method": Lora(r=4), "sharding": "zero3", **STANDARD},
     "zero3, lora, bf16": {"method": Lora(r=4), "sharding": "zero3", **BF16, **STANDARD},
