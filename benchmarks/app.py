@@ -4,8 +4,8 @@
 
 Writes results/app.json and the table in README.md. A key turns the sequence length to and fro, so that each press
 is a change; it is timed until the figures of that change are on the screen (what is allocated, phase by phase and along
-the step), and until the whole price is: the allocator replayed, the tensors at the peak named, the verdict. The key back
-to the Run screen is timed at a run's beginning and after 10,000 events. Processor time stands beside wall
+the step), and until the whole price is: the allocator replayed, the tensors at the peak named, the verdict. The key
+back to the Run screen is timed at a run's beginning and after 10,000 events. Processor time stands beside wall
 time because a machine may be shared. Beside three models of every size stand the three of the catalogue whose figures
 take longest to work out.
 """

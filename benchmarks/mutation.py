@@ -62,11 +62,13 @@ def main() -> None:
         if not session.exists():
             _cosmic_ray(["init", str(config), str(session)], tree, environment)
             print(f"{_draw(session, args.sample, args.seed)} places, {args.sample} drawn", file=sys.stderr)
+        before = {}
         if args.again:
+            before = {"killed_before": outcome(session)["killed"]}
             _forget_survivors(session)
         _cosmic_ray(["baseline", str(config)], tree, environment)
         _cosmic_ray(["exec", str(config), str(session)], tree, environment)
-        found = outcome(session) | {"seed": args.seed, "commit": _commit()}
+        found = outcome(session) | before | {"seed": args.seed, "commit": _commit()}
     RESULT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(f"{found['killed']} of {found['faults']} noticed")
 

@@ -7,7 +7,6 @@ make mutation    writes `results/mutation.json` (mutation.py), and then the bloc
 import argparse
 import json
 import platform
-from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,16 +53,20 @@ def share(counts: dict[str, int]) -> float:
     return reached / (counts["num_statements"] + counts["num_branches"])
 
 
-def markdown(coverage: dict[str, Any], mutation: dict[str, Any]) -> str:
-    """The block of README.md."""
-    least = table(["reached least", "lines", "branches", "both"], _rows(coverage["least"]), "lrrr")
-    reached = table(
-        ["folder", "lines", "branches", "both", "asked for"],
-        [[*row, f"{FOLDERS[row[0]]} %"] for row in _rows(coverage["folders"])],
-        "lrrrr",
+def block() -> str:
+    """What stands in README.md: what there are results of."""
+    parts = [(COVERAGE, _reached), (MUTATION, _noticed)]
+    return "\n\n".join(words(json.loads(path.read_text())) for path, words in parts if path.exists())
+
+
+def _reached(coverage: dict[str, Any]) -> str:
+    folders = [[*row, f"{FOLDERS[row[0]]} %"] for row in _rows(coverage["folders"])]
+    facts = (
+        f"What a day's tests reach, processes they start included ({coverage['date']}, Python {coverage['python']}):"
     )
-    facts = f"Lines and branches that a day's tests reach, children's processes included ({coverage['date']}, Python "
-    return "\n\n".join([f"{facts}{coverage['python']}):", reached, least, *_noticed(mutation)])
+    reached = table(["folder", "lines", "branches", "both", "asked for"], folders, "lrrrr")
+    least = table(["files reached least", "lines", "branches", "both"], _rows(coverage["least"]), "lrrr")
+    return "\n\n".join([facts, reached, least])
 
 
 def _rows(found: dict[str, dict[str, int]]) -> list[list[str]]:
@@ -82,15 +85,16 @@ def _of(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,}"
 
 
-def _noticed(mutation: dict[str, Any]) -> list[str]:
+def _noticed(mutation: dict[str, Any]) -> str:
     faults, killed = mutation["faults"], mutation["killed"]
     text = (
-        f"Of {faults} small faults put into `planner/memory`, one at a time (at {mutation['commit']}), the tests that "
+        f"Of {faults} small faults put into `planner/memory` of {mutation['commit']}, one at a time, the tests that "
         f"need no PyTorch notice {killed}: {100 * killed / faults:.0f} %."
     )
-    survived = Counter((each["module"], each["in"] or "", each["fault"]) for each in mutation["survived"])
-    rows = [[f"`{module}`", f"`{where}`", fault, str(count)] for (module, where, fault), count in survived.items()]
-    return [text, table(["not noticed in", "function", "fault", "faults"], rows, "lllr")] if rows else [text]
+    if "killed_before" in mutation:
+        text += f" Before tests were written for what they had not noticed it was {mutation['killed_before']}."
+    rows = [[f"`{each['module']}`", str(each["line"]), each["fault"]] for each in mutation["survived"]]
+    return f"{text}\n\n{table(['not noticed in', 'line', 'fault'], rows, 'lrl')}" if rows else text
 
 
 def main() -> None:
@@ -100,9 +104,7 @@ def main() -> None:
     if args.coverage is not None:
         found = folded(json.loads(args.coverage.read_text()))
         COVERAGE.write_text(json.dumps(found, indent=1) + "\n")
-    write_between(
-        HERE / "README.md", "proof", markdown(*(json.loads(each.read_text()) for each in (COVERAGE, MUTATION)))
-    )
+    write_between(HERE / "README.md", "proof", block())
 
 
 if __name__ == "__main__":

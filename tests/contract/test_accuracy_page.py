@@ -36,6 +36,8 @@ def written(name: str) -> str:
     """What the script of a block would write into it."""
     if name == "accuracy":
         return str(script("accuracy").tables())
+    if name == "proof":
+        return str(script("proof").block())
     if name == "published":
         published = script("published")
         left_out = published.load_cases(published.NOT_REPRODUCED)
@@ -49,7 +51,9 @@ def written(name: str) -> str:
     return str(script(module).markdown(result(name)))
 
 
-@pytest.mark.parametrize("name", ["accuracy", "published", "activations", "throughput", "speed", "app", "reality"])
+@pytest.mark.parametrize(
+    "name", ["accuracy", "published", "activations", "throughput", "speed", "app", "reality", "proof"]
+)
 def test_every_block_is_what_its_script_makes_of_the_results(name: str) -> None:
     blocks = dict(BLOCK.findall(README.read_text()))
     assert blocks[name].strip() == written(name).strip(), "after new results: python benchmarks/accuracy.py"
