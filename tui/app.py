@@ -62,6 +62,7 @@ class VramplanApp(NavigatedApp):
             self.theme = self.remembered.theme
         self.theme_changed_signal.subscribe(self, self._theme_changed)
         await self.push_screen("model")
+        self.call_after_refresh(gc.enable)
         self.call_after_refresh(self._find_device)  # the frame first
 
     def _theme_changed(self, theme: Theme) -> None:

@@ -1,5 +1,6 @@
 """The root command. Without arguments it opens the app; with them it is one of the commands, and loads no app."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ def _open_app() -> int:
         tell("error: the app needs a terminal", "  every screen is a command too: vramplan --help")
         return int(ExitCode.USAGE)
     no_color = os.environ.get("NO_COLOR")
+    gc.disable()  # until the first frame is painted: nothing that is imported is garbage
     # Textual and what it needs take a quarter of a second to import; no command pays for them.
     from vramplan.tui.app import VramplanApp
     from vramplan.tui.live_core import LiveCore

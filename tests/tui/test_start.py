@@ -1,5 +1,6 @@
 """What stands between the start of the app and its first frame: nothing that the frame does not show."""
 
+import gc
 import subprocess
 import sys
 from typing import cast
@@ -37,6 +38,15 @@ def test_the_first_screen_is_painted_before_pricing_probing_and_the_other_screen
     done = subprocess.run([sys.executable, "-P", "-c", OPENED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) & set(LATER) == set()
+
+
+async def test_what_is_garbage_is_looked_for_again_once_the_first_frame_is_there() -> None:
+    gc.disable()
+    try:
+        async with driving(FakeCore()) as driver:
+            await driver.wait(gc.isenabled)
+    finally:
+        gc.enable()
 
 
 async def test_the_frame_is_there_before_the_catalogue_is_read_and_the_device_asked_for() -> None:
