@@ -318,7 +318,8 @@ async def test_escape_goes_back_the_way_one_came_and_help_lists_the_keys() -> No
     async with driving(FakeCore()) as driver:
         await to_budget(driver)
         await driver.press("5", until="a fake reason")
-        await driver.press("question_mark", until="copy the equivalent command line")
+        await driver.press("question_mark", until="name the device to plan for")
+        await driver.press("pagedown", until="copy the equivalent command line")
         await driver.press("escape", until=lambda: driver.step == "compare")
         await driver.press("escape", until=lambda: driver.step == "budget")
         await driver.press("escape", until=lambda: driver.step == "model")
