@@ -135,6 +135,7 @@ def test_what_trl_does_when_nothing_is_said(tmp_path: Path) -> None:
         ("- a\n- b\n", "no settings by name"),
         ("a: [", "no YAML"),
         ("model_name_or_path: a/b\na: &a [x, x]\nlearning_rate: [*a, *a]\n", "aliases"),
+        ("[" * 100_000, "deeper"),
         ("!!python/object/apply:os.system ['touch pwned']", "no YAML"),
     ],
 )
