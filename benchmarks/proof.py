@@ -2,6 +2,8 @@
 
 make coverage    runs the tests, and hands what `coverage json` wrote to this script
 make mutation    writes `results/mutation.json` (mutation.py), and then the block
+
+What was fuzzed (`results/fuzzing.json`, by `python -m fuzz.campaign`) stands there too.
 """
 
 import argparse
@@ -16,6 +18,7 @@ from tables import table, write_between
 HERE = Path(__file__).parent
 COVERAGE = HERE / "results" / "coverage.json"
 MUTATION = HERE / "results" / "mutation.json"
+FUZZING = HERE / "results" / "fuzzing.json"
 FOLDERS = {"planner": 95, "executor": 85, "tui": 85}
 """Folders, and the share of lines and branches that `make coverage` asks for, in percent."""
 LEAST_REACHED = 8
@@ -55,7 +58,7 @@ def share(counts: dict[str, int]) -> float:
 
 def block() -> str:
     """What stands in README.md: what there are results of."""
-    parts = [(COVERAGE, _reached), (MUTATION, _noticed)]
+    parts = [(COVERAGE, _reached), (MUTATION, _noticed), (FUZZING, _fuzzed)]
     return "\n\n".join(words(json.loads(path.read_text())) for path, words in parts if path.exists())
 
 
@@ -95,6 +98,21 @@ def _noticed(mutation: dict[str, Any]) -> str:
         text += f" Before tests were written for what they had not noticed it was {mutation['killed_before']}."
     rows = [[f"`{each['module']}`", str(each["line"]), each["fault"]] for each in mutation["survived"]]
     return f"{text}\n\n{table(['not noticed in', 'line', 'fault'], rows, 'lrl')}" if rows else text
+
+
+def _fuzzed(targets: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            f"{found['seconds'] / 60:.0f}",
+            f"{found['cpu_seconds'] / 60:.0f}",
+            f"{found['inputs']:,.0f}",
+            str(found["findings"]),
+        ]
+        for name, found in targets.items()
+    ]
+    text = "Readers given whatever reaches new code (`python -m fuzz.campaign`), on a machine with other work:"
+    return f"{text}\n\n{table(['reader', 'minutes', 'of a processor', 'inputs', 'findings'], rows, 'lrrrr')}"
 
 
 def main() -> None:
