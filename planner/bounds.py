@@ -8,7 +8,7 @@ wasted nothing. The time is the price's own.
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from vramplan.planner.device import Device, DeviceProfile, Route
 from vramplan.planner.dtypes import BYTES
@@ -40,6 +40,19 @@ class Least(NamedTuple):
 
     process_bytes: int
     high_process_bytes: int
+
+
+class SetupBounds(Protocol):
+    """What a search asks of bounds; on one device ``Bounds``, on several ``shared_bounds.SharedBounds``."""
+
+    def static(self, cell: Cell) -> Least:
+        """The least by what lasts alone; raises UsageError."""
+
+    def allocated(self, cell: Cell) -> Least:
+        """The least by the allocated peak; raises NoProgramError, UnsupportedError."""
+
+    def time(self, cell: Cell) -> StepTime | None:
+        """An optimizer step's, None where it is not known; raises NoProgramError, UnsupportedError."""
 
 
 @dataclass(frozen=True)

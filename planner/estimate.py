@@ -12,11 +12,11 @@ from vramplan.planner.device import Device, DeviceProfile, Route, share_of_rank
 from vramplan.planner.dtypes import BYTES
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory.budget import MemoryBudget
+from vramplan.planner.memory.many_gpus import ManyGpus
 from vramplan.planner.memory.outside import PRIOR, Figures
 from vramplan.planner.memory.price import Question
 from vramplan.planner.memory.ranks import ranks_of
 from vramplan.planner.memory.recurrence import is_recurrent
-from vramplan.planner.memory.several import ManyGpus
 from vramplan.planner.memory.sharded import check_sharding, pricing_of
 from vramplan.planner.memory.static import base_dtype
 from vramplan.planner.memory.structure import program_key

@@ -3,13 +3,15 @@
 First what can run: what fits before what is tight; then what is known to learn (tiers 0 and 1 of ``evidence``) before
 what was measured clearly below; on a card that may also drive a display, and is not here, what leaves room for it.
 Then the priorities, the first named first: quality (tier, then preference), speed (times within 5 % are one: the model
-of time is no better), then the setup as it was asked for, then memory. Cost is speed on one device.
+of time is no better), then the setup as it was asked for, then memory. Cost is speed on one device. Of one method's
+setups those under DeepSpeed are the last in quality: our runs under it keep no checkpoints.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log
 
+from vramplan.planner.deepspeed import stage_of
 from vramplan.planner.device import Device
 from vramplan.planner.evidence import (
     SMALL_MODEL_PARAMS,
@@ -90,7 +92,11 @@ class Merits:
         """Smaller is better; never smaller when more is known."""
         tier = self.tier(cell)
         parts = {
-            "quality": (tier, preference(cell.kind, data=self.data, small_model=self._small_model)),
+            "quality": (
+                tier,
+                preference(cell.kind, data=self.data, small_model=self._small_model),
+                stage_of(cell.setup) is not None,
+            ),
             "speed": known.speed,
             "cost": known.speed,
             "memory": known.high_process_bytes,

@@ -152,6 +152,8 @@ ESTIMATED_NAMES: tuple[str, ...] = (*METHOD_NAMES, "adapter")
 
 QUANTIZABLE = ("lora", "qlora", "adapter", "ia3", "ln-tuning", "prefix", "prompt", "ptuning")
 """Methods that leave the base frozen and apart, so that it may be quantised."""
+SHARDED_METHODS = (Full, Layerwise, Lora, Qlora)
+"""Methods that are priced and run where FSDP2 or ZeRO splits what one GPU would hold."""
 
 
 def quant_of(method: Method) -> Quant | None:

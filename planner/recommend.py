@@ -10,9 +10,9 @@ from dataclasses import replace
 from math import log2
 from typing import Any
 
-from vramplan.planner.bounds import Bounds, Least
+from vramplan.planner.bounds import Least, SetupBounds
 from vramplan.planner.candidate import Candidate
-from vramplan.planner.device import Device
+from vramplan.planner.device import Device, share_of_rank
 from vramplan.planner.errors import NoProgramError, UnsupportedError, UsageError
 from vramplan.planner.memory.static import count_static
 from vramplan.planner.merits import Known, Merits, speed_of
@@ -45,7 +45,7 @@ def recommend(
     num_examples: int | None = None,
     rows: RowLengths | None = None,
     objectives: Objectives | None = None,
-    bounds: Bounds | None = None,
+    bounds: SetupBounds | None = None,
 ) -> Recommendation:
     """Compare every setup under the options a person gave.
 
@@ -93,12 +93,13 @@ class _Comparison:
         price: Price,
         objectives: Objectives,
         rank: Rank,
-        bounds: Bounds | None,
+        bounds: SetupBounds | None,
     ) -> None:
         self.subject, self.given, self.objectives, self.rank, self.bounds = subject, given, objectives, rank, bounds
         self.merits = Merits(subject.model, subject.device, objectives, rank=rank.rank, data=rank.data)
         self.space: Space = space_of(given, subject, rank.rank)
-        self.available = None if subject.device is None else subject.device.available_bytes
+        gpus = self.space.cells[0].setup.gpus if self.space.cells else 1
+        self.available = None if subject.device is None else share_of_rank(subject.device, gpus).available_bytes
         self.failures: dict[str, Exception] = dict(self.space.failures)
         self._price = price
         self._priced: dict[

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vramplan.planner.errors import UnsupportedError, UsageError
-from vramplan.planner.methods import Method, quant_of
+from vramplan.planner.methods import SHARDED_METHODS, Method, quant_of
 from vramplan.planner.picker import Picker
 
 
@@ -29,7 +29,10 @@ def choose_sharding(pick: Picker, method: Method) -> dict[str, Any]:
             f"--sharding none with {world} GPUs: {world - 1} would stand idle",
             remedy="use --sharding ddp, which copies everything, or --sharding fsdp",
         )
-    sharding = pick.take("sharding", "fsdp", derived="splits what one GPU would hold")
+    if isinstance(method, SHARDED_METHODS) or pick.given("offload") not in (None, "none"):
+        sharding = pick.take("sharding", "fsdp", derived="splits what one GPU would hold")
+    else:
+        sharding = pick.take("sharding", "ddp", derived=f"{method.kind} is priced under DDP alone")
     offload = pick.take("offload", "none")
     if sharding == "fsdp" and offload == "optimizer":
         raise UsageError(

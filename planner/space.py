@@ -4,6 +4,9 @@ micro batch x rank, as far as the rules of ``resolve`` allow.
 What was given is never varied, but a micro batch above 1 is also tried at 1 with the same sequences a step. Options are
 resolved once for each combination that has rules of its own; what only scales (optimizer, rank, micro batches above
 1) is put in afterwards. Ranks above the suggested one are left out: nothing says they learn more, and they cost more.
+
+Over several GPUs bounds take long, so less is varied: the method (``MAIN_METHODS``), the micro batch, and how the
+GPUs share the work.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -34,7 +37,25 @@ SEARCHED_METHODS = (
     "ln-tuning",
 )
 OPTIMIZERS = ("adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "lion_8bit", "sgd")
-AXES = ("gradient_checkpointing", "micro_batch", "optimizer", "loss", "dtype", "mixed_precision", "rank", "alpha")
+SHARED_WORK: tuple[dict[str, Any], ...] = (
+    {"sharding": "ddp"},
+    {"sharding": "zero2"},
+    {"sharding": "zero3"},
+    {"sharding": "fsdp", "offload": "all"},
+)
+"""How several GPUs may share the work, beside the sharding asked for."""
+AXES = (
+    "gradient_checkpointing",
+    "micro_batch",
+    "optimizer",
+    "loss",
+    "sharding",
+    "offload",
+    "dtype",
+    "mixed_precision",
+    "rank",
+    "alpha",
+)
 """What is varied, from the change that costs a person least to the one that costs most."""
 LEAST_RANK = 8
 LARGEST_MICRO_BATCH = 64
@@ -102,16 +123,18 @@ def space_of(given: Options, subject: Subject, rank: int) -> Space:
     """
     given = _normal(given)
     named = given.get("method")
+    several = takes_several(given)
     cells: list[Cell] = []
     asked: dict[str, Cell] = {}
     failures: dict[str, UsageError] = {}
-    for method in SEARCHED_METHODS if named is None else (named,):
+    for method in (MAIN_METHODS if several else SEARCHED_METHODS) if named is None else (named,):
         wishes = given_for_method(given, method) if named is None else dict(given)
         suggests = method in ("lora", "qlora") and "rank" not in wishes
         if suggests:
             wishes |= {"rank": rank, "alpha": wishes.get("alpha", 2 * rank)}
         try:
-            own = tuple(_cells(wishes, subject, _ranks(rank) if suggests else [{}]))
+            ranks = _ranks(rank) if suggests else [{}]
+            own = tuple(_shared_cells(wishes, subject) if several else _cells(wishes, subject, ranks))
         except UsageError as error:
             if method in (*MAIN_METHODS, named) and not isinstance(error, UnsupportedError):
                 raise
@@ -120,6 +143,11 @@ def space_of(given: Options, subject: Subject, rank: int) -> Space:
         asked[method] = own[0]
         cells += own
     return Space(tuple(cells), asked, failures)
+
+
+def takes_several(given: Options) -> bool:
+    """Whether the options are of several GPUs."""
+    return int(given.get("gpus") or 1) * int(given.get("nodes") or 1) > 1
 
 
 def _normal(given: Options) -> dict[str, Any]:
@@ -149,6 +177,23 @@ def _cells(wishes: Options, subject: Subject, ranks: Sequence[Options]) -> Itera
         methods = [_with_rank(resolved.setup.method, rank) for rank in ranks]
         for batch, optimizer, (rank, method) in product(alike, _optimizers(wishes), zip(ranks, methods, strict=True)):
             yield _cell(wishes, resolved, method, {**changed, **batch, **optimizer, **rank})
+
+
+def _shared_cells(wishes: Options, subject: Subject) -> Iterator[Cell]:
+    """Every cell of one method over several GPUs, the one asked for first."""
+    asked = subject.resolve(wishes)
+    given = wishes.get("sharding") is not None or wishes.get("offload") is not None
+    seen = set()
+    for shared in ({}, *(() if given else SHARED_WORK)):
+        try:
+            resolved = subject.resolve({**wishes, **shared})
+        except UsageError:  # not with this method, or not priced
+            continue
+        if (resolved.setup.sharding, resolved.setup.offload) in seen:
+            continue
+        seen.add((resolved.setup.sharding, resolved.setup.offload))
+        for batch in _micro_batches(wishes, asked):
+            yield _cell(wishes, resolved, resolved.setup.method, {**shared, **batch})
 
 
 def _with_rank(method: Method, rank: Options) -> Method:
@@ -181,7 +226,7 @@ def _micro_batches(wishes: Options, asked: Resolved) -> list[dict[str, Any]]:
         return [{}, {"micro_batch": 1, **same_step}] if given > 1 else [{}]
     if accumulation is not None:
         return [{}]
-    most = min(asked.workload.sequences_per_step, LARGEST_MICRO_BATCH)
+    most = min(asked.workload.sequences_per_step // asked.setup.world_size, LARGEST_MICRO_BATCH)
     return [{}, *({"micro_batch": 2**power} for power in range(1, most.bit_length()))]
 
 

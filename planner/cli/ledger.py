@@ -12,6 +12,7 @@ from vramplan.planner.measured_errors import SOURCE
 from vramplan.planner.memory.budget import BudgetLine, PhaseBudget
 from vramplan.planner.methods import Method
 from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import format_bytes, format_count
 
 LEDGER_HEAD = ["part", "estimate", "up to", "B/param", "because"]
@@ -75,6 +76,13 @@ def subject_lines(model: ModelSpec, device: Device | None, note: str, *, width: 
         paragraph(model_line(model), width=width, first="model    "),
         paragraph(device_line(device, note), width=width, first="device   "),
     ]
+
+
+def sharing_words(setup: TrainingSetup) -> list[str]:
+    """How several GPUs share the work; nothing of one."""
+    if setup.world_size == 1:
+        return []
+    return [setup.sharding + ("" if setup.offload == "none" else f" offload {setup.offload}")]
 
 
 def method_words(method: Method) -> str:

@@ -8,7 +8,7 @@ from vramplan.planner.candidate import Candidate, ResolvedOption
 from vramplan.planner.cli import subject as subjects
 from vramplan.planner.cli.commands import plan_command
 from vramplan.planner.cli.data_text import data_lines
-from vramplan.planner.cli.ledger import method_words, options_text, subject_lines
+from vramplan.planner.cli.ledger import method_words, options_text, sharing_words, subject_lines
 from vramplan.planner.cli.render import items, paragraph, table
 from vramplan.planner.cli.subject import Subject
 from vramplan.planner.recommendation import Recommendation, Rejected
@@ -24,6 +24,8 @@ _VARIED = frozenset(
         "method",
         "gradient_checkpointing",
         "optimizer",
+        "sharding",
+        "offload",
         "micro_batch",
         "gradient_accumulation_steps",
         "sequences_per_step",
@@ -73,6 +75,7 @@ def _answer(found: Recommendation, width: int) -> list[str]:
     setup = first.setup
     parts = [
         method_words(setup.method),
+        *sharing_words(setup),
         f"checkpointing {'on' if setup.gradient_checkpointing else 'off'}",
         f"micro batch {setup.micro_batch_size} x {setup.gradient_accumulation_steps}",
         setup.optimizer,
@@ -127,7 +130,7 @@ def _row(place: str, candidate: Candidate, tier: int) -> list[str]:
 def _setup_words(setup: TrainingSetup) -> str:
     """The method, and what is not as everywhere."""
     optimizer = [] if setup.optimizer.startswith("adamw_torch") else [setup.optimizer]
-    return ", ".join([method_words(setup.method), *optimizer])
+    return ", ".join([method_words(setup.method), *sharing_words(setup), *optimizer])
 
 
 def _rejected(rejected: tuple[Rejected, ...], width: int) -> str:
@@ -136,7 +139,7 @@ def _rejected(rejected: tuple[Rejected, ...], width: int) -> str:
         setup = one.candidate.setup
         rows.append(
             [
-                method_words(setup.method),
+                ", ".join([method_words(setup.method), *sharing_words(setup)]),
                 setup.optimizer,
                 format_bytes(one.lacks_bytes),
                 one.would_fit or "nothing known",

@@ -18,7 +18,8 @@ from vramplan.planner.workload import RowLengths, Task
 
 if TYPE_CHECKING:
     from vramplan.planner.adapters.datasets import DataFile
-    from vramplan.planner.bounds import Bounds
+    from vramplan.planner.bounds import Bounds, SetupBounds
+    from vramplan.planner.shared_bounds import SharedBounds
 
 
 class Subject(NamedTuple):
@@ -161,12 +162,19 @@ def key_of(subject: Subject, resolved: Resolved) -> ProgramKey:
     return program_key(subject.model, resolved.workload, resolved.setup, route, subject.device)
 
 
-def bounds_of(subject: Subject, given: Mapping[str, Any]) -> "Bounds | None":
+def bounds_of(subject: Subject, given: Mapping[str, Any]) -> "SetupBounds | None":
     """What setups of this subject take at least; None where its device's kernels are not known.
 
     Args:
         given: the options a person gave: the methods they are asked for by are worth a trace.
     """
+    from vramplan.planner.space import takes_several
+
+    return shared_bounds(subject, given) if takes_several(given) else own_bounds(subject, given)
+
+
+def own_bounds(subject: Subject, given: Mapping[str, Any]) -> "Bounds | None":
+    """The bounds on one device."""
     from vramplan.planner.adapters.profiles import match_profile
     from vramplan.planner.adapters.programs import find_program, known_program
     from vramplan.planner.bounds import Bounds
@@ -187,6 +195,26 @@ def bounds_of(subject: Subject, given: Mapping[str, Any]) -> "Bounds | None":
         traceable=traceable,
         profile=match_profile(device.profile)[0] if device is not None and device.profile else None,
         figures=find_figures(device),
+    )
+
+
+def shared_bounds(subject: Subject, given: Mapping[str, Any]) -> "SharedBounds | None":
+    """The bounds on each of several GPUs."""
+    from vramplan.planner.adapters.clusters import least_free
+    from vramplan.planner.adapters.profiles import match_profile
+    from vramplan.planner.adapters.programs import find_program
+    from vramplan.planner.shared_bounds import SharedBounds
+
+    device = least_free(subject.device, int(given.get("gpus") or 1))
+    if device is not None and device.route is None:
+        return None
+    return SharedBounds(
+        subject.model,
+        device,
+        lambda key: find_program(key).program,
+        profile=match_profile(device.profile)[0] if device is not None and device.profile else None,
+        figures=find_figures(device),
+        cluster=subject.cluster,
     )
 
 

@@ -20,8 +20,8 @@ what is gathered or scattered, twice that of what is all-reduced. P parameters g
 from typing import NamedTuple
 
 from vramplan.planner.cluster import Cluster, Link, Ranks
+from vramplan.planner.memory.many_gpus import ManyGpus
 from vramplan.planner.memory.outside import CPU_PROCESS_BYTES
-from vramplan.planner.memory.several import ManyGpus
 from vramplan.planner.memory.sharded import FsdpPricing
 from vramplan.planner.memory.static import count_static
 from vramplan.planner.memory.zero import ZeroPricing

@@ -18,14 +18,14 @@ from vramplan.planner.memory.budget import Component, PhaseName
 from vramplan.planner.memory.expand import expand
 from vramplan.planner.memory.fsdp_step import GATHER, REDUCE, fsdp_replay
 from vramplan.planner.memory.groups import Group, round_up, total_bytes
+from vramplan.planner.memory.many_gpus import ManyGpus
 from vramplan.planner.memory.one_device import kept_setup
 from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.replay import Replay, Replayed
-from vramplan.planner.memory.several import ManyGpus
 from vramplan.planner.memory.static import StaticMemory
 from vramplan.planner.memory.units import Units, shard_groups, units_of
 from vramplan.planner.memory.zero import ZeroPricing
-from vramplan.planner.methods import Full, Layerwise, Lora, Qlora, quant_of, trainable_blocks, trains_base
+from vramplan.planner.methods import SHARDED_METHODS, quant_of, trainable_blocks, trains_base
 from vramplan.planner.programs.program import Alloc, Program, Size, stack_name
 from vramplan.planner.units import MIB
 
@@ -55,7 +55,7 @@ def check_sharding(question: Question) -> None:
     if setup.loop == "plain" or question.workload.task != "causal-lm":
         what = f"--loop {setup.loop}" if setup.loop == "plain" else f"--task {question.workload.task}"
         raise UnsupportedError(f"--sharding {sharding} with {what} is not priced yet", remedy="use --sharding ddp")
-    if not isinstance(setup.method, (Full, Layerwise, Lora, Qlora)):
+    if not isinstance(setup.method, SHARDED_METHODS):
         raise UnsupportedError(
             f"--sharding {sharding} with --method {setup.method.kind} is not priced yet",
             remedy="use --sharding ddp, or --method full, lora or qlora",

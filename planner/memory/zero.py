@@ -19,10 +19,10 @@ from vramplan.planner.deepspeed import SUB_GROUP_ELEMENTS, stage_of, zero_sizes
 from vramplan.planner.memory import optimizer, phases
 from vramplan.planner.memory.budget import Component, PhaseName
 from vramplan.planner.memory.groups import Group, round_up, total_bytes
+from vramplan.planner.memory.many_gpus import ManyGpus
 from vramplan.planner.memory.price import Question
 from vramplan.planner.memory.replay import Replay
 from vramplan.planner.memory.reserved import reserved_bytes
-from vramplan.planner.memory.several import ManyGpus
 from vramplan.planner.memory.static import StaticMemory
 from vramplan.planner.memory.units import Parameter, units_of
 from vramplan.planner.memory.zero3_step import Buckets, zero3_replay
@@ -143,9 +143,8 @@ class ZeroPricing(ManyGpus):
         quantum = self.question.quantum_bytes
         largest = self.layout.largest_piece() if self.stage < 3 else self._largest_part()
         highest, held = round_up(largest * NORM_BYTES, quantum), [Group(largest, NORM_BYTES, 1)]
-        whole = total_bytes(
-            self.whole_weights + self.whole_adapter, quantum
-        )  # again, at the end (stage3.py, _post_step)
+        # gathered anew at the end (stage3.py, _post_step)
+        whole = total_bytes(self.whole_weights + self.whole_adapter, quantum)
         if whole > highest:
             highest, held = whole, []
         for group in self.static.trainable:

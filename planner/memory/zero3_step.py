@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from vramplan.planner.memory.replay import Replay
 from vramplan.planner.memory.rewrite import Name, Rewriter
-from vramplan.planner.memory.zero_modules import HEAD, Modules
+from vramplan.planner.memory.zero_modules import HEAD, Modules, module_of
 from vramplan.planner.programs.program import Accumulate, Alloc, Entry
 
 LABEL = "DeepSpeed|parameters|whole"
@@ -72,7 +72,7 @@ class _Writer(Rewriter):
         """Of a frozen head."""
         self._met: dict[int | None, list[str]] = {}
         self.regathers = self._regathers()
-        self.head_at = self.logits_gradient(set()) if standard_loss and not modules.trains_head else None
+        self.head_at = self.logits_gradient(set()) if standard_loss and not modules.trains_base else None
 
     # -------------------------------------------------------------- the step
     def before(self, segment: str, layer: int | None) -> None:
@@ -80,8 +80,9 @@ class _Writer(Rewriter):
         if segment == "forward.embed" and not self.standard_loss:
             self.head = self._gather(HEAD, None)
         if segment == "backward.layer":
-            last = self._recomputed(layer)[-1:]
-            for module in last or self.modules.largest_of(layer):
+            recomputed = self._recomputed(layer)
+            module = recomputed[-1] if recomputed else self.modules.largest_of(layer)
+            if module is not None:
                 self.kept[module] = self._gather(module, layer)
         if segment == "backward.embed" and self.modules.trains_base:
             self.again = self._gather("embed_tokens", None)
@@ -104,7 +105,7 @@ class _Writer(Rewriter):
             self.again = [self._whole(self.regathers[number, index])]
         if not isinstance(entry, Alloc):
             return
-        module = self.modules.named(self.replay.program.labels[entry.label])
+        module = module_of(self.replay.program.labels[entry.label])
         if segment.startswith("forward"):
             self._open(module, layer)
         elif segment == "backward.layer" and module not in self.kept and module in self._recomputed(layer):
@@ -142,7 +143,7 @@ class _Writer(Rewriter):
             for entry in self.replay.program.templates[template]
             if isinstance(entry, Alloc)
         ]
-        met = dict.fromkeys(self.modules.named(label) for label in labels)
+        met = dict.fromkeys(module_of(label) for label in labels)
         return [module for module in met if self.modules.sizes(module, layer)]
 
     def _regathers(self) -> dict[tuple[int, int], int]:

@@ -15,7 +15,6 @@ class Modules:
 
     def __init__(self, model: ModelSpec, setup: TrainingSetup, persistent: int) -> None:
         self.trains_base = trains_base(setup.method)
-        self.trains_head = self.trains_base
         self._outside: dict[str, list[int]] = {}
         self._layers: dict[str, list[tuple[frozenset[int], int]]] = {}
         self._persistent = persistent
@@ -25,14 +24,6 @@ class Modules:
         if not any(is_head(weight, model) for weight in model.weights):
             tied = next(weight for weight in model.weights if weight.module == "embedding")
             self._outside[HEAD] = [tied.numel]
-
-    def named(self, label: str) -> str:
-        """The module of a program's label.
-
-        >>> Modules.named(None, "model.layers.mlp.up_proj|mm|(S, f)")
-        'layers.mlp.up_proj'
-        """
-        return module_name(label.partition("|")[0])
 
     def sizes(self, module: str, layer: int | None) -> list[int]:
         """Elements of each of its parameters."""
@@ -44,10 +35,10 @@ class Modules:
         """Elements of its largest."""
         return max(self.sizes(module, layer), default=0)
 
-    def largest_of(self, layer: int | None) -> list[str]:
+    def largest_of(self, layer: int | None) -> str | None:
         """The module of a layer that is largest, if there is one."""
         found = [module for module in self._layers if self.sizes(module, layer)]
-        return sorted(found, key=lambda module: -sum(self.sizes(module, layer)))[:1]
+        return max(found, key=lambda module: sum(self.sizes(module, layer)), default=None)
 
     def is_adapter(self, module: str) -> bool:
         """Whether it is LoRA's."""
@@ -72,6 +63,15 @@ class Modules:
         rows, columns = weight.shape
         for name, numel in zip(ADAPTERS, (method.r * columns, rows * method.r), strict=True):
             self._add(weight, path + name, numel)
+
+
+def module_of(label: str) -> str:
+    """The module of a program's label.
+
+    >>> module_of("model.layers.mlp.up_proj|mm|(S, f)")
+    'layers.mlp.up_proj'
+    """
+    return module_name(label.partition("|")[0])
 
 
 def module_name(path: str) -> str:

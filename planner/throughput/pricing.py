@@ -2,9 +2,9 @@
 
 from vramplan.planner.cluster import Cluster
 from vramplan.planner.device import DeviceProfile
+from vramplan.planner.memory.many_gpus import ManyGpus
 from vramplan.planner.memory.price import Pricing
 from vramplan.planner.memory.ranks import sent_by, slowest_link
-from vramplan.planner.memory.several import ManyGpus
 from vramplan.planner.throughput.communication import Exchange
 from vramplan.planner.throughput.step_time import count, rates_of, step_time
 from vramplan.planner.throughput.values import StepTime

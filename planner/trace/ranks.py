@@ -72,6 +72,24 @@ class RankTracker(Tracker):
         self.events.append(Event("free", index, (self.where.name, self.where.layer)))
 
 
+def begun(model: ModelSpec, workload: Workload, alone: TrainingSetup) -> tuple[Mode, nn.Module, RankTracker]:
+    """What every rank begins with, the same weights on each: the mode and the model of a setup of one process."""
+    mode = program_key(model, workload, alone, "cpu", None).mode
+    case = Case(model.config, mode, alone.micro_batch_size, workload.sequence_length, getattr(alone.method, "r", 1))
+    torch.manual_seed(0)
+    net = build_model(case, real=True)
+    tracker = RankTracker(replace=quantize.opened_kernels() if mode.quant else {})
+    tracker.where.name = "init"
+    return mode, net, tracker
+
+
+def own_batch(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> step.Batch:
+    """A batch of this rank's alone."""
+    torch.manual_seed(dist.get_rank())
+    rows, tokens = setup.micro_batch_size, workload.sequence_length
+    return step.language_batch(rows, tokens, real=True, vocab_size=model.config["vocab_size"])
+
+
 def run_rank(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict[str, Any]:
     """This rank's third step: forward, backward and optimizer, in bytes of tensors, batches left out.
 
@@ -79,12 +97,8 @@ def run_rank(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict
         ``static``: what is there before it; ``peaks``: by phase, with the static part; ``end``: after the backward;
         ``optimizer_step``: the highest point of clipping and stepping.
     """
-    mode = program_key(model, workload, setup.model_copy(update=ALONE), "cpu", None).mode
-    case = Case(model.config, mode, setup.micro_batch_size, workload.sequence_length, getattr(setup.method, "r", 1))
-    torch.manual_seed(0)
-    net = build_model(case, real=True)
-    tracker = RankTracker(replace=quantize.opened_kernels() if mode.quant else {})
-    tracker.where.name = "init"
+    alone = setup.model_copy(update=ALONE)
+    mode, net, tracker = begun(model, workload, alone)
     with contextlib.ExitStack() as stack:
         if mode.loss == "fused":
             stack.enter_context(loss.fused_loss("cpu", tracker, as_macro=False))
@@ -93,8 +107,7 @@ def run_rank(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict
             stack.enter_context(tracker)
         wrapped = WRAPPERS[setup.sharding](net, mode)
         optimizer = torch.optim.AdamW([each for each in wrapped.parameters() if each.requires_grad], fused=True)
-        torch.manual_seed(dist.get_rank())
-        batch = step.language_batch(case.batch, case.sequence, real=True, vocab_size=model.config["vocab_size"])
+        batch = own_batch(model, workload, setup)
         items = step.count_items([batch])
         for number in range(STEPS):
             mark: step.Mark = unmarked

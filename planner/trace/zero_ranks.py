@@ -20,11 +20,10 @@ import torch.distributed as dist
 from torch import nn
 
 from vramplan.planner.deepspeed import deepspeed_config, half_of
-from vramplan.planner.memory.structure import program_key
 from vramplan.planner.model_spec import ModelSpec
-from vramplan.planner.trace import loss, quantize, step
-from vramplan.planner.trace.ranks import ALONE, STEPS, RankTracker, levels, marker, settled, unmarked
-from vramplan.planner.trace.record import Case, build_model, declare_static
+from vramplan.planner.trace import loss, step
+from vramplan.planner.trace.ranks import ALONE, STEPS, begun, levels, marker, own_batch, settled, unmarked
+from vramplan.planner.trace.record import declare_static
 from vramplan.planner.trace.segments import following
 from vramplan.planner.trace.skeleton import TORCH_DTYPES
 from vramplan.planner.trace.tracker import exact_lifetimes
@@ -36,20 +35,14 @@ MAX_GRAD_NORM = 1.0
 
 def run_rank(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict[str, Any]:
     """This rank's third step in bytes of tensors, batches left out, as ``ranks.run_rank`` gives it."""
-    mode = program_key(model, workload, _alone(setup), "cpu", None).mode
-    case = Case(model.config, mode, setup.micro_batch_size, workload.sequence_length, getattr(setup.method, "r", 1))
-    torch.manual_seed(0)
-    net = build_model(case, real=True)
-    tracker = RankTracker(replace=quantize.opened_kernels() if mode.quant else {})
-    tracker.where.name = "init"
+    mode, net, tracker = begun(model, workload, _alone(setup))
     with contextlib.ExitStack() as stack:
         if mode.loss == "fused":
             stack.enter_context(loss.fused_loss("cpu", tracker, as_macro=False))
         declare_static(net, tracker)
         stack.enter_context(tracker)  # DeepSpeed's own tensors are found as they are made
         engine = _engine(net, model, setup)
-        torch.manual_seed(dist.get_rank())
-        batch = step.language_batch(case.batch, case.sequence, real=True, vocab_size=model.config["vocab_size"])
+        batch = own_batch(model, workload, setup)
         items = step.count_items([batch])
         for tensor in (*batch.values(), items):
             tracker.see(tensor, tag="batch")

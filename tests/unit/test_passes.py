@@ -92,21 +92,20 @@ class Model:
         return len(self.step.storages) - 1
 
 
-@settings(max_examples=100)
-@given(
-    conf=st.sampled_from(CONFS),
-    before=st.lists(SIZES, max_size=8),
+MODELS = st.builds(
+    Model,
     depth=st.integers(1, 24),
     kept=st.lists(SIZES, max_size=3),
     passing=st.lists(SIZES, min_size=1, max_size=8),
     handed=SIZES,
     cycle=st.integers(1, 3),
 )
-def test_a_step_ends_as_if_every_layer_had_been_gone_through(
-    conf: str, before: list[int], depth: int, kept: list[int], passing: list[int], handed: int, cycle: int
-) -> None:
-    step = Model(depth, kept, passing, handed, cycle).step
-    assert_same(conf, before, [step, step])
+
+
+@settings(max_examples=100)
+@given(conf=st.sampled_from(CONFS), before=st.lists(SIZES, max_size=8), model=MODELS)
+def test_a_step_ends_as_if_every_layer_had_been_gone_through(conf: str, before: list[int], model: Model) -> None:
+    assert_same(conf, before, [model.step, model.step])
 
 
 @cache

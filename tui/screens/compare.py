@@ -8,7 +8,7 @@ from textual.containers import Container, Vertical
 from textual.widget import Widget
 from textual.widgets import Static
 
-from vramplan.planner.cli.ledger import method_words
+from vramplan.planner.cli.ledger import method_words, sharing_words
 from vramplan.planner.cli.timing import figure
 from vramplan.planner.throughput.values import Range
 from vramplan.planner.units import format_count
@@ -154,7 +154,7 @@ def _row(row: Compared) -> tuple[str | Text, ...]:
     word, colour = VERDICTS[candidate.verdict]
     setup, budget = candidate.setup, candidate.budget
     return (
-        method_words(setup.method),
+        ", ".join([method_words(setup.method), *sharing_words(setup)]),
         gib(budget.process_bytes),
         gib(budget.high_process_bytes),
         gib(candidate.headroom_bytes),
