@@ -17,9 +17,10 @@ from vramplan.planner.adapters.cancelling import Cancelled, given_up_by
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.adapters.programs import Found, find_program
 from vramplan.planner.candidate import Candidate
+from vramplan.planner.cautions import warnings_of
 from vramplan.planner.device import Device, DeviceKind, Holder
 from vramplan.planner.errors import ExitCode, NoProgramError, UnsupportedError, UsageError
-from vramplan.planner.estimate import estimate, judge, warnings_of
+from vramplan.planner.estimate import estimate
 from vramplan.planner.memory.outside import PRIOR
 from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.structure import program_key
@@ -28,6 +29,7 @@ from vramplan.planner.programs.codec import dump_program
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.training_setup import Precision, TrainingSetup
 from vramplan.planner.units import GIB
+from vramplan.planner.verdict import judge
 from vramplan.planner.workload import Workload
 
 LLAMA = resolve_model("meta-llama/Llama-3.1-8B", online=False)
