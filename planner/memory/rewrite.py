@@ -50,7 +50,9 @@ class Rewriter:
         self.steps = [Step(*step) for step in replay.blocks()]
         self.place: Place = ("", None)
         self.sizes = list(replay.program.sizes)
+        self._size_bytes = [size.evaluate(replay.values) for size in self.sizes]
         self.labels = list(replay.program.labels)
+        self._label_numbers = {label: number for number, label in enumerate(self.labels)}
         self._entries: dict[tuple[int, int | None], list[Entry]] = {}
         """By block and layer; a segment may be written in several blocks."""
         self._names: dict[Place, list[Name]] = {}
@@ -132,9 +134,11 @@ class Rewriter:
     def alloc(self, size_bytes: int, component: Component, label: str) -> Name:
         """A tensor of the rank's own."""
         self.sizes.append(Size(size_bytes))
-        if label not in self.labels:
+        self._size_bytes.append(size_bytes)
+        if label not in self._label_numbers:
+            self._label_numbers[label] = len(self.labels)
             self.labels.append(label)
-        return self._append(Alloc(len(self.sizes) - 1, component, self.labels.index(label)))
+        return self._append(Alloc(len(self.sizes) - 1, component, self._label_numbers[label]))
 
     def free(self, name: Name) -> None:
         """It goes."""
@@ -153,7 +157,7 @@ class Rewriter:
     def _append(self, entry: Alloc) -> Name:
         name = Name(self.place, self._born.get(self.place, 0))
         self._born[self.place] = name.ordinal + 1
-        self._bytes[name] = self.sizes[entry.size].evaluate(self.replay.values)
+        self._bytes[name] = self._size_bytes[entry.size]
         self._here.append(entry)
         return name
 
