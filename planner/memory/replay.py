@@ -131,6 +131,12 @@ class Replay:
             )
         return template
 
+    @property
+    def num_allocations(self) -> int:
+        """Tensors a step allocates; what a macro allocates inside is not counted."""
+        counts = [sum(isinstance(entry, Alloc) for entry in template) for template in self.program.templates]
+        return sum(counts[template] for _, _, template in self.blocks())
+
     def run(self) -> Replayed:
         """The peak of each phase."""
         level = 0

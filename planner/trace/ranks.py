@@ -29,6 +29,7 @@ from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.programs.key import Mode
 from vramplan.planner.trace import loss, quantize, step
 from vramplan.planner.trace.record import Case, build_model, declare_static
+from vramplan.planner.trace.rng_states import seen_states
 from vramplan.planner.trace.segments import following
 from vramplan.planner.trace.skeleton import TORCH_DTYPES
 from vramplan.planner.trace.tracker import Event, Tracker, exact_lifetimes
@@ -113,7 +114,8 @@ def run_rank(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict
             mark: step.Mark = unmarked
             if number == STEPS - 1:
                 _declare(wrapped, optimizer, [*batch.values(), items], tracker)
-                for context in (following(net, tracker), tracker.resizing(), settled(), exact_lifetimes()):
+                states = seen_states(tracker)
+                for context in (following(net, tracker), tracker.resizing(), states, settled(), exact_lifetimes()):
                     stack.enter_context(context)
                 if setup.sharding != "ddp":
                     stack.enter_context(tracker)

@@ -28,6 +28,7 @@ from vramplan.planner.trace import (
 from vramplan.planner.trace.adapters import apply_method
 from vramplan.planner.trace.autocast import cuda_autocast
 from vramplan.planner.trace.kernel_buffers import CUDA_BUFFERS
+from vramplan.planner.trace.rng_states import seen_states
 from vramplan.planner.trace.segments import following
 from vramplan.planner.trace.skeleton import TORCH_DTYPES, build_skeleton, materialize
 from vramplan.planner.trace.task_batches import task_batch
@@ -209,6 +210,8 @@ def run_tracked(model: nn.Module, case: Case, tracker: Tracker, *, real: bool = 
         stack.enter_context(virtual_tokens.following_prefix(model, tracker))
         if case.mode.quant is not None and case.mode.use_dora:
             stack.enter_context(quantize.opened_dora())
+        if case.mode.route == "cpu" and case.mode.gradient_checkpointing:
+            stack.enter_context(seen_states(tracker))
         stack.enter_context(exact_lifetimes())
         with tracker:
             held = _run_loop(model, case.mode, batch, num_items, mark)

@@ -24,6 +24,7 @@ from vramplan.planner.model_spec import ModelSpec
 from vramplan.planner.trace import loss, step
 from vramplan.planner.trace.ranks import ALONE, STEPS, begun, levels, marker, own_batch, settled, unmarked
 from vramplan.planner.trace.record import declare_static
+from vramplan.planner.trace.rng_states import seen_states
 from vramplan.planner.trace.segments import following
 from vramplan.planner.trace.skeleton import TORCH_DTYPES
 from vramplan.planner.trace.tracker import exact_lifetimes
@@ -49,7 +50,7 @@ def run_rank(model: ModelSpec, workload: Workload, setup: TrainingSetup) -> dict
         for number in range(STEPS):
             mark: step.Mark = unmarked
             if number == STEPS - 1:
-                for context in (following(net, tracker), settled(), exact_lifetimes()):
+                for context in (following(net, tracker), seen_states(tracker), settled(), exact_lifetimes()):
                     stack.enter_context(context)
                 mark = marker(tracker)
             _step(engine, batch, items, mode.loss, mark)

@@ -102,6 +102,7 @@ def _checkpoint(model, *, lora):
 def test_a_loop_written_by_hand_peaks_and_ends_where_it_is_said_to(tmp_path, lora, checkpointing):
     import torch
 
+    from vramplan.planner.trace.rng_states import seen_states
     from vramplan.planner.trace.tracker import exact_lifetimes
 
     model = _model(lora=lora)
@@ -112,7 +113,7 @@ def test_a_loop_written_by_hand_peaks_and_ends_where_it_is_said_to(tmp_path, lor
     batch = _batch()
     tracker = _tracker(model, batch.values())
     ends = []
-    with exact_lifetimes(), tracker:
+    with seen_states(tracker), exact_lifetimes(), tracker:
         for _ in range(3):
             optimizer.zero_grad()
             outputs = model(**batch)
@@ -138,6 +139,7 @@ SCALARS = 64
 def test_the_stock_trainer_peaks_where_it_is_said_to(tmp_path, lora, checkpointing, accumulation):
     from transformers import Trainer, TrainingArguments, default_data_collator
 
+    from vramplan.planner.trace.rng_states import seen_states
     from vramplan.planner.trace.tracker import exact_lifetimes
 
     model = _model(lora=lora)
@@ -160,7 +162,7 @@ def test_the_stock_trainer_peaks_where_it_is_said_to(tmp_path, lora, checkpointi
         model.enable_input_require_grads()
     trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=default_data_collator)
     tracker = _tracker(model)
-    with exact_lifetimes(), tracker:
+    with seen_states(tracker), exact_lifetimes(), tracker:
         trainer.train()
         levels = _levels(tracker)
     budget = _priced(tmp_path, "trainer", lora=lora, checkpointing=checkpointing, accumulation=accumulation)

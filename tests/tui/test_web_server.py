@@ -52,7 +52,8 @@ async def serving(folder: Path, *options: str) -> AsyncIterator[Server]:
         *[sys.executable, "-c", "import sys; from vramplan.tui.cli import main; sys.exit(main())"],
         *["--web", "--port", str(port), *options],
         cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        # what an app remembers of its last time, another test's may be
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "XDG_CONFIG_HOME": str(folder / "config")},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

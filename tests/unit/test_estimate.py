@@ -76,7 +76,8 @@ def test_high_is_never_below_the_estimate_and_every_line_has_its_reason(device: 
     budget = priced(device).budget
     lines = [*budget.process_lines, *budget.held, *(line for phase in budget.phases for line in phase.lines)]
     for line in lines:
-        assert line.high_bytes >= line.estimate_bytes > 0 or line.component == "fragmentation"
+        assert line.high_bytes >= line.estimate_bytes >= 0
+        assert line.high_bytes > 0 or line.component == "fragmentation"
         assert line.because
         assert line.high_bytes == line.estimate_bytes or line.source
     assert budget.high_process_bytes >= budget.process_bytes
@@ -114,7 +115,10 @@ def test_without_a_run_on_such_a_gpu_5_percent_of_what_lives_inside_a_step_is_ke
     assert up_to["activations"] == (268_697_600, 282_132_480)
     assert up_to["weights"] == (16_060_522_496, 16_060_522_496)
     on_cpu = priced(make_cpu()).budget.phases[2]
-    assert all(line.high_bytes == line.estimate_bytes for line in on_cpu.lines)
+    # on a CPU steps are exact but for the numbers autograd keeps, 8 bytes each
+    gaps = [line.high_bytes - line.estimate_bytes for line in on_cpu.lines]
+    assert sorted(gaps)[:-1] == [0] * (len(gaps) - 1)
+    assert 0 < max(gaps) < 100_000
 
 
 def test_what_is_kept_back_is_taken_of_a_share_of_the_phase_at_least() -> None:

@@ -1,6 +1,6 @@
 """Which architectures are priced, found out by pricing them: the smallest catalogue model of every model_type.
 
-    python -m vramplan.planner.trace.architectures [--results FILE] [--page FILE] [--only TYPE ...]
+    python -m benchmarks.architectures [--results FILE] [--page FILE] [--only TYPE ...]
 
 Resumable: a type already among the results for the same library versions is not built again. Each program is traced
 along CUDA's kernels with LoRA and checkpointing, folded, and proved at sizes it was not made from. The page is
@@ -24,13 +24,13 @@ from vramplan.planner.memory.recurrence import LOOPED
 from vramplan.planner.memory.structure import has_named_sizes, program_key
 from vramplan.planner.resolve import resolve
 
-FOLDER = Path(__file__).resolve().parents[2] / "docs"
+FOLDER = Path(__file__).resolve().parents[1] / "docs"
 SECONDS = 360
 SHORT = 64
 """Tokens of a row for a model that loops over them, where a trace of more took too long."""
 HEAD = """# Architectures
 
-Made by `python -m vramplan.planner.trace.architectures` with {versions}. One row a model type of the catalogue, tried
+Made by `python -m benchmarks.architectures` with {versions}. One row a model type of the catalogue, tried
 on its smallest model: LoRA with the default targets, gradient checkpointing, one row of 1,024 tokens (less where the
 model ends earlier), along CUDA's kernels. *exact*: the program, made from traces at two sizes, gave every phase's peak
 of a third trace, at other sizes and a greater depth, to the byte. A model that loops over its tokens has a program for
@@ -132,7 +132,7 @@ def main(arguments: list[str]) -> int:
     for model_type, example in found.items():
         if model_type in (options.only if options.only is not None else set(found) - set(known)):
             known[model_type] = row = try_type(model_type, example)
-            print(f"{row.model_type}: {row.outcome} ({row.seconds} s)", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"{row.model_type}: {row.outcome} ({row.seconds} s)", file=sys.stderr, flush=True)
             with options.results.open("a") as file:
                 file.write(json.dumps(row._asdict()) + "\n")
     options.page.write_text(
