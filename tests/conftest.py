@@ -62,9 +62,9 @@ _SAMPLED = {
     "test_flops": 6,
     "test_methods": 8,
     "test_task_runs": 60,
-    "test_matrix_runs": 60,
+    "test_matrix_runs": 90,
     "test_no_hollow_options": 20,
-    "test_faults": 6,
+    "test_faults": 9,
     "test_pauses": 12,
     "test_last_blocks": 5,
     "test_two_stage_runs": 16,
@@ -73,8 +73,8 @@ _SAMPLED = {
     "test_merge": 4,
     "test_chat": 4,
     "test_evaluate": 4,
-    "test_exported_runs": 7,
-    "test_exported_ranks": 8,
+    "test_exported_runs": 12,
+    "test_exported_ranks": 12,
     "test_ranks": 32,
     "test_real_run": 8,
     "test_real_chat": 24,
@@ -84,8 +84,12 @@ _SAMPLED = {
     "test_a_server_that_ends_takes_the_apps_of_its_pages_along": 3,
     "test_a_run_that_a_page_has_started_ends_with_the_page": 25,
     "test_measure": 3,
-    "test_trace_check": 2,
-    "test_shipped_programs": 2,
+    "test_trace_check": 3,
+    "test_two_stages": 2,
+    "test_a_few_steps_say_that_the_run_may_start": 4,
+    "test_a_worker_nobody_watches_ends_itself": 3,
+    "test_ctrl_c_ends_a_run_after_its_step_with_a_checkpoint": 3,
+    "test_shipped_programs": 3,
     "test_optimizer_steps": 3,
     "test_bottleneck": 2,
     "test_folder_model": 2,
@@ -106,23 +110,31 @@ _SAMPLED = {
     "test_the_app_takes_the_demo_model_from_its_choice_to_a_finished_run": 30,
 }
 """Modules of many runs that take seconds each, and a test of minutes: one of so many is run, others each day; ``--all``
-runs every one."""
+runs every one, ``--days`` those of several days."""
+_BY_TURNS = ("test_demo", "test_real_chat", "test_real_run")
+"""Modules that go the whole line with a real model, a minute or two each: one of them a day."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run every test, not a day's sample of the slow modules")
+    parser.addoption("--days", type=int, default=1, help="run the samples of so many days")
 
 
-def _todays(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Without what is not in today's sample."""
+def _todays(items: list[pytest.Item], days: int) -> list[pytest.Item]:
+    """Without what is not in the samples of these days, today the first."""
     kept = []
     seen: dict[str, int] = {}
+    today = datetime.date.today().toordinal()
     for item in items:
+        if item.path.stem in _BY_TURNS:
+            if (_BY_TURNS.index(item.path.stem) - today) % len(_BY_TURNS) < days:
+                kept.append(item)
+            continue
         name = getattr(item, "originalname", item.name)
         name = name if name in _SAMPLED else item.path.stem
         every = _SAMPLED.get(name, 1)
-        number = seen[name] = seen.get(name, datetime.date.today().toordinal()) + 1
-        if number % every == 0:
+        number = seen[name] = seen.get(name, today) + 1
+        if number % every < days:
             kept.append(item)
     return kept
 
@@ -130,7 +142,7 @@ def _todays(items: list[pytest.Item]) -> list[pytest.Item]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     named = any("::" in argument or argument.endswith(".py") for argument in config.args)
     if not named and not config.getoption("--all"):
-        items[:] = _todays(items)
+        items[:] = _todays(items, config.getoption("--days"))
     missing = _missing_train_package()
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if missing is not None:
