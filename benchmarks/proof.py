@@ -65,7 +65,7 @@ def block() -> str:
 def _reached(coverage: dict[str, Any]) -> str:
     folders = [[*row, f"{FOLDERS[row[0]]} %"] for row in _rows(coverage["folders"])]
     facts = (
-        f"What the tests of two days reach, processes they start included ({coverage['date']}, Python {coverage['python']}):"
+        f"What two days' tests reach, processes they start included ({coverage['date']}, Python {coverage['python']}):"
     )
     reached = table(["folder", "lines", "branches", "both", "asked for"], folders, "lrrrr")
     least = table(["files reached least", "lines", "branches", "both"], _rows(coverage["least"]), "lrrr")
