@@ -1,5 +1,6 @@
 """The runs of this machine, as their folders tell: what was planned, what came of it, what can be gone on with."""
 
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,9 @@ from vramplan.planner.report import RunReport
 from vramplan.planner.values import Value
 
 RUNS = Path("runs")
-Status = Literal["planned", "verified", "running", "done", "failed", "interrupted", "killed"]
+LAST_BYTES = 4096
+"""Of the events: the last one is shorter."""
+Status = Literal["planned", "verified", "running", "paused", "done", "failed", "interrupted", "killed"]
 
 
 class PastRun(Value):
@@ -105,12 +108,23 @@ def _status(folder: Path, report: RunReport | None, verification: RunReport | No
             with run_lock(folder):
                 pass
         except PreflightError:
-            return "running"
+            return "paused" if _waits(folder) else "running"
     if report is not None:
         return report.status
     if verification is not None and verification.status == "done":
         return "verified"
     return "killed" if (folder / EVENTS).exists() else "planned"
+
+
+def _waits(folder: Path) -> bool:
+    """Whether the last thing a run said is that it waits."""
+    try:
+        with (folder / EVENTS).open("rb") as events:
+            events.seek(max(0, (folder / EVENTS).stat().st_size - LAST_BYTES))
+            lines = events.read().splitlines()
+        return bool(lines) and json.loads(lines[-1]).get("event") == "paused"
+    except (OSError, ValueError, AttributeError):  # not there yet, or a line half written
+        return False
 
 
 def _checkpoint_step(plan: Plan) -> int | None:

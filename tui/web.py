@@ -6,11 +6,11 @@ loopback address alone, and a request is answered only where it names that addre
 a frame, and ours fetches nothing from another site.
 """
 
-import argparse
 import shlex
 import sys
 from importlib.util import find_spec
 
+from vramplan.planner.cli.parsing import Parser, whole_number
 from vramplan.planner.errors import ExitCode, MissingExtraError, UsageError
 
 HOST = "127.0.0.1"
@@ -42,10 +42,10 @@ def serve(arguments: list[str]) -> int:
     return int(ExitCode.OK)
 
 
-def web_parser() -> argparse.ArgumentParser:
+def web_parser() -> Parser:
     """The options of ``vramplan --web``."""
-    parser = argparse.ArgumentParser(prog="vramplan --web", description="The app in a browser on this machine.")
-    parser.add_argument("--port", type=int, default=PORT, help=f"{PORT} without")
+    parser = Parser(prog="vramplan --web", description="The app in a browser on this machine.")
+    parser.add_argument("--port", type=whole_number, default=PORT, help=f"{PORT} without")
     parser.add_argument("--allow-run", action="store_true", help="runs may be started, merged and chatted with")
     return parser
 

@@ -38,6 +38,10 @@ def test_a_folder_is_told_as_it_stands(plan: Plan, tmp_path: Path, capsys: pytes
     assert "killed" in shown(capsys=capsys)
     with run_lock(folder):
         assert "running" in shown(capsys=capsys)
+        (folder / "events.jsonl").write_text('{"event": "step", "step": 3}\n{"event": "paused", "step": 3}\n')
+        assert "paused" in shown(capsys=capsys)
+        (folder / "events.jsonl").write_text('{"event": "paused", "step": 3}\n{"event": "resumed", "step": 3}\n')
+        assert "running" in shown(capsys=capsys)
     write_report(Evidence(plan).report("done"), folder)
     assert "done" in shown(capsys=capsys)
 

@@ -52,6 +52,8 @@ async def choose_and_save(driver: Driver) -> None:
 
 
 def test_a_port_that_is_none_and_an_absent_library_are_said_in_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--web", "--port", "abc"]) == 2
+    assert "'abc' is not a whole number" in capsys.readouterr().err
     assert main(["--web", "--port", "80"]) == 2
     assert "a port from 1024 up" in capsys.readouterr().err
     if importlib.util.find_spec("textual_serve") is None:

@@ -30,7 +30,7 @@ from vramplan.tui.widgets.run_line import clock
 if TYPE_CHECKING:
     from vramplan.executor.runs import PastRun
 
-COLOURS = {"done": GREEN, "running": SKY, "failed": VERMILLION, "killed": VERMILLION}
+COLOURS = {"done": GREEN, "running": SKY, "paused": SKY, "failed": VERMILLION, "killed": VERMILLION}
 NO_RUNS = f"no runs here yet: save a plan ({key_of('plan')}) and run it ({key_of('run')})"
 RESUMABLE = ("failed", "interrupted", "killed")
 NOT_BEGUN = ("planned", "verified")
