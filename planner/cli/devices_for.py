@@ -10,6 +10,7 @@ from vramplan.planner.cli import subject as subjects
 from vramplan.planner.cli.ledger import method_words, model_line
 from vramplan.planner.cli.options import given_options
 from vramplan.planner.cli.render import paragraph, show, show_json, table, terminal_width
+from vramplan.planner.cli.timing import seconds_words
 from vramplan.planner.device import Device, DeviceProfile
 from vramplan.planner.devices_for import Enough, cheapest, enough, kernels
 from vramplan.planner.errors import ExitCode, VramplanError
@@ -21,6 +22,8 @@ from vramplan.planner.units import format_bytes
 
 SMALLEST_SHOWN, CHEAPEST_SHOWN = 6, 3
 HEAD = ["device", "total", "up to", "headroom", "s a step", "USD/h", "USD/M tokens", "verdict"]
+ALIGN = "<>>>>>><"
+SPARE = ("headroom", "verdict", "total")
 
 
 def run_for(args: argparse.Namespace) -> ExitCode:
@@ -117,9 +120,10 @@ def _text(given: Mapping[str, Any], found: list[Enough], *, width: int) -> str:
         f"{method_words(setup.method)}, {first.workload.sequence_length} tokens, micro batch {setup.micro_batch_size}, "
         f"checkpointing {'on' if setup.gradient_checkpointing else 'off'}: {len(fits)} products fit; the smallest"
     )
-    blocks = [paragraph(title, width=width), table(rows, "<>>>>>><", width=width)]
+    blocks = [paragraph(title, width=width), table(rows, ALIGN, width=width, spare=SPARE)]
     if rent := cheapest(found)[:CHEAPEST_SHOWN]:
-        blocks += ["cheapest to rent, for the same tokens", table([HEAD, *map(_row, rent)], "<>>>>>><", width=width)]
+        rows = [HEAD, *map(_row, rent)]
+        blocks += ["cheapest to rent, for the same tokens", table(rows, ALIGN, width=width, spare=SPARE)]
     return "\n".join(blocks)
 
 
@@ -130,7 +134,7 @@ def _row(each: Enough) -> list[str]:
         format_bytes(each.profile.total_bytes or 0),
         format_bytes(each.candidate.budget.high_process_bytes),
         format_bytes(each.headroom_bytes),
-        "?" if each.time is None else f"{each.time.seconds.low:.2g}-{each.time.seconds.high:.2g}",
+        "?" if each.time is None else seconds_words(each.time),
         "?" if each.profile.usd_per_hour is None else f"{each.profile.usd_per_hour:.2f}",
         "?" if cost is None else f"{cost:.2g}",
         each.verdict,

@@ -11,11 +11,12 @@ from vramplan.planner.cli.data_text import data_lines
 from vramplan.planner.cli.ledger import method_words, options_text, sharing_words, subject_lines
 from vramplan.planner.cli.render import items, paragraph, table
 from vramplan.planner.cli.subject import Subject
+from vramplan.planner.cli.timing import seconds_words
 from vramplan.planner.recommendation import Recommendation, Rejected
 from vramplan.planner.training_setup import TrainingSetup
 from vramplan.planner.units import format_bytes
 
-HEAD = ["", "setup", "checkpointing", "batch", "up to", "headroom", "s a step", "verdict", "evidence"]
+HEAD = ["", "setup", "ckpt", "batch", "up to", "headroom", "s a step", "verdict", "evidence"]
 ALIGN = "><<>>>><<"
 EVIDENCE = ("as full", "near full", "below full", "far below")
 """What is known of how well it learns, beside full fine-tuning; see ``planner.evidence``."""
@@ -105,7 +106,7 @@ def _choices(found: Recommendation, width: int) -> str:
     rows += [_row(str(place), candidate, tier) for place, (candidate, tier) in enumerate(ranked, start=1)]
     more = [each for each in found.front if each.candidate not in found.ranked]
     rows += [_row("or", each.candidate, each.evidence_tier) for each in more]
-    text = table(rows, ALIGN, width=width)
+    text = table(rows, ALIGN, width=width, spare=("headroom",))
     if more:
         note = "or: none is better in memory, time and evidence together; numbered: the best of each method"
         text += "\n" + paragraph(note, width=width, first="  ")
@@ -121,7 +122,7 @@ def _row(place: str, candidate: Candidate, tier: int) -> list[str]:
         f"{setup.micro_batch_size} x {setup.gradient_accumulation_steps}",
         format_bytes(budget.high_process_bytes),
         "" if candidate.headroom_bytes is None else format_bytes(candidate.headroom_bytes),
-        "?" if time is None else f"{time.seconds.low:.2g}-{time.seconds.high:.2g}",
+        "?" if time is None else seconds_words(time),
         candidate.verdict or "none",
         EVIDENCE[min(tier, len(EVIDENCE) - 1)],
     ]

@@ -65,20 +65,28 @@ def items(parts: Iterable[str], *, width: int, first: str = "") -> str:
     return paragraph(glued, width=width, first=first).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def table(rows: Sequence[Sequence[str]], align: str, *, width: int, indent: str = "  ") -> str:
+def table(
+    rows: Sequence[Sequence[str]], align: str, *, width: int, indent: str = "  ", spare: Sequence[str] = ()
+) -> str:
     """Rows as columns two spaces apart; the first row is the head. The last column wraps.
 
     Args:
         align: one of ``<`` and ``>`` per column.
+        spare: heads of columns that are left out, the first first, where the width is not enough.
 
     >>> print(table([["part", "size", "why"], ["weights", "2.00 GiB", "all of them"]], "<><", width=40))
       part         size  why
       weights  2.00 GiB  all of them
     """
     cells = [[plain(cell) for cell in row] for row in rows]
+    for head in spare:
+        if len(indent) + sum(max(map(len, column)) + 2 for column in zip(*cells, strict=True)) - 2 > width:
+            gone = cells[0].index(head)
+            cells = [row[:gone] + row[gone + 1 :] for row in cells]
+            align = align[:gone] + align[gone + 1 :]
     widths = [max(len(row[column]) for row in cells) for column in range(len(align))]
     before_last = len(indent) + sum(size + 2 for size in widths[:-1])
-    widths[-1] = max(16, min(widths[-1], width - before_last))
+    widths[-1] = max(min(16, widths[-1]), min(widths[-1], width - before_last))
     lines = []
     for row in cells:
         fixed = [f"{cell:{side}{size}}" for cell, side, size in zip(row[:-1], align[:-1], widths[:-1], strict=True)]

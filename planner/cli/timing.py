@@ -68,6 +68,12 @@ def _range(found: Range, unit: str) -> str:
     return f"{figure(found.typical)} {unit} ({figure(found.low)} to {figure(found.high)})"
 
 
+def seconds_words(time: StepTime) -> str:
+    """A step's seconds as a range of two digits, for a column."""
+    low, high = time.seconds.low, time.seconds.high
+    return f"{low:,.0f}-{high:,.0f}" if low >= 100 else f"{low:.2g}-{high:.2g}"
+
+
 def figure(value: float) -> str:
     """Three digits.
 
