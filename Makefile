@@ -55,7 +55,7 @@ check-base: $(BASE_VENV)/.setup
 coverage: $(VENV)/.setup
 	$(VENV)/bin/python $(PIP_INSTALL) --quiet 'coverage>=7.10'
 	rm -f .coverage .coverage.*
-	$(TEST_ENVIRONMENT) $(VENV)/bin/python -m coverage run -m pytest $(PYTEST_ARGUMENTS) --days 2
+	$(TEST_ENVIRONMENT) $(VENV)/bin/python -m coverage run -m pytest $(PYTEST_ARGUMENTS) --days 3
 	$(VENV)/bin/python -m coverage combine --quiet
 	$(VENV)/bin/python -m coverage json --quiet -o .coverage.json
 	$(VENV)/bin/python benchmarks/proof.py --coverage .coverage.json

@@ -65,7 +65,8 @@ def block() -> str:
 def _reached(coverage: dict[str, Any]) -> str:
     folders = [[*row, f"{FOLDERS[row[0]]} %"] for row in _rows(coverage["folders"])]
     facts = (
-        f"What two days' tests reach, processes they start included ({coverage['date']}, Python {coverage['python']}):"
+        "What `make coverage` reaches, which runs the samples of several days, processes they start included "
+        f"({coverage['date']}, Python {coverage['python']}):"
     )
     reached = table(["folder", "lines", "branches", "both", "asked for"], folders, "lrrrr")
     least = table(["files reached least", "lines", "branches", "both"], _rows(coverage["least"]), "lrrr")

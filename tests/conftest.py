@@ -47,34 +47,34 @@ def _cuda_is_available() -> bool:
 
 
 _SAMPLED = {
-    "test_architectures": 8,
+    "test_architectures": 12,
     "test_tasks": 8,
-    "test_method_steps": 6,
+    "test_method_steps": 8,
     "test_loops": 5,
     "test_phases": 4,
     "test_packing": 2,
     "test_lora_variants": 6,
     "test_flash_attention": 2,
     "test_layerwise_steps": 2,
-    "test_sharded_steps": 3,
+    "test_sharded_steps": 5,
     "test_real_steps": 4,
-    "test_reality": 3,
+    "test_reality": 4,
     "test_flops": 6,
     "test_methods": 8,
     "test_task_runs": 60,
     "test_matrix_runs": 90,
+    "test_exported_runs": 7,
+    "test_exported_ranks": 8,
+    "test_pauses": 12,
     "test_no_hollow_options": 20,
     "test_faults": 9,
-    "test_pauses": 12,
     "test_last_blocks": 5,
     "test_two_stage_runs": 16,
     "test_promises": 6,
     "test_training": 5,
     "test_merge": 4,
     "test_chat": 4,
-    "test_evaluate": 4,
-    "test_exported_runs": 12,
-    "test_exported_ranks": 12,
+    "test_evaluate": 6,
     "test_ranks": 32,
     "test_real_run": 8,
     "test_real_chat": 24,
@@ -98,7 +98,9 @@ _SAMPLED = {
     "test_lora_and_qlora_keep_the_same_per_token_on_equal_dtypes": 3,
     "test_a_trainer_that_draws_its_rows_is_priced_in_orders_of_chance": 2,
     "test_trls_loop_holds_what_was_recorded": 4,
-    "test_a_result_is_what_the_estimate_says_today": 2,
+    "test_a_result_is_what_the_estimate_says_today": 4,
+    "test_adapters_are_sharded_with_the_layers_they_sit_on": 3,
+    "test_from_the_first_screen_to_a_finished_run": 3,
     "test_the_answer_is_the_one_that_pricing_every_setup_gives_in_200_seeded_cases": 4,
     "test_screens": 4,
     "test_every_action_of_the_table_can_be_taken_where_it_is_offered": 8,
@@ -111,8 +113,8 @@ _SAMPLED = {
 }
 """Modules of many runs that take seconds each, and a test of minutes: one of so many is run, others each day; ``--all``
 runs every one, ``--days`` those of several days."""
-_BY_TURNS = ("test_demo", "test_real_chat", "test_real_run")
-"""Modules that go the whole line with a real model, a minute or two each: one of them a day."""
+_BY_TURNS = ("test_demo", "test_exported_ranks", "test_exported_runs", "test_pauses", "test_real_chat", "test_real_run")
+"""Modules that go the whole line with real runs, a minute or two each: one of them a day."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -126,12 +128,11 @@ def _todays(items: list[pytest.Item], days: int) -> list[pytest.Item]:
     seen: dict[str, int] = {}
     today = datetime.date.today().toordinal()
     for item in items:
-        if item.path.stem in _BY_TURNS:
-            if (_BY_TURNS.index(item.path.stem) - today) % len(_BY_TURNS) < days:
-                kept.append(item)
+        stem = item.path.stem
+        if stem in _BY_TURNS and (_BY_TURNS.index(stem) - today) % len(_BY_TURNS) >= days:
             continue
         name = getattr(item, "originalname", item.name)
-        name = name if name in _SAMPLED else item.path.stem
+        name = name if name in _SAMPLED else stem
         every = _SAMPLED.get(name, 1)
         number = seen[name] = seen.get(name, today) + 1
         if number % every < days:
