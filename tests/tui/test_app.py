@@ -154,7 +154,7 @@ async def test_letters_typed_into_the_search_box_are_only_text() -> None:
     async with driving(FakeCore()) as driver:
         await driver.press("slash", *"qdy?1", until="open qdy?1 as a folder or a Hub id")
         assert driver.step == "model"
-        screen = driver.app.screen
+        screen: Any = driver.app.screen
         await driver.press("escape", until=lambda: screen.focused is not screen.query_one("#query"))
 
 
@@ -212,6 +212,14 @@ async def test_another_device_is_picked_by_name_and_everything_is_priced_for_it(
         await driver.press("enter", until="H100 SXM 80 GB · 79.00 GiB (profile)")
         await driver.wait("headroom 70.53")
         await driver.press("y", until="--device 'H100 SXM 80 GB'")
+
+
+async def test_a_device_list_that_is_read_again_as_the_app_closes_is_no_error() -> None:
+    async with driving(FakeCore()) as driver:
+        await to_budget(driver)
+        await driver.press("d", until="H100 SXM 80 GB")
+        screen: Any = driver.app.screen
+    screen._read_again()  # its timer's last tick may come when no screen is left
 
 
 async def test_a_bare_size_stands_in_for_a_device() -> None:

@@ -66,7 +66,7 @@ class HardwareScreen(StepScreen):
         return "vramplan devices"
 
     def _read_again(self) -> None:
-        if self.app.screen is self and not any(worker.group == "devices" for worker in self.workers):
+        if self.is_active and not any(worker.group == "devices" for worker in self.workers):
             self._read()
 
     @work(exclusive=True, exit_on_error=False, group="devices")
