@@ -43,7 +43,7 @@ class Least(NamedTuple):
 
 
 class SetupBounds(Protocol):
-    """What a search asks of bounds; on one device ``Bounds``, on several ``shared_bounds.SharedBounds``."""
+    """What a search asks of bounds; on one device ``Bounds``, on several ``rank_bounds.RankBounds``."""
 
     def static(self, cell: Cell) -> Least:
         """The least by what lasts alone; raises UsageError."""

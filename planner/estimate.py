@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 from vramplan.planner.adapters.calibration_files import find_figures
-from vramplan.planner.adapters.profiles import match_profile
+from vramplan.planner.adapters.profiles import profile_of
 from vramplan.planner.adapters.programs import Found, find_program, newer_libraries
 from vramplan.planner.candidate import Candidate, ProgramProvenance
-from vramplan.planner.cautions import warnings_of
 from vramplan.planner.cluster import Cluster, with_own_link
-from vramplan.planner.device import Device, DeviceProfile, Route, share_of_rank
+from vramplan.planner.device import Device, Route, share_of_rank
 from vramplan.planner.errors import UnsupportedError
 from vramplan.planner.memory.many_gpus import ManyGpus
 from vramplan.planner.memory.outside import Figures
@@ -17,6 +16,7 @@ from vramplan.planner.memory.ranks import ranks_of
 from vramplan.planner.memory.sharded import check_sharding, pricing_of
 from vramplan.planner.memory.structure import program_key
 from vramplan.planner.model_spec import ModelSpec
+from vramplan.planner.price_warnings import warnings_of
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.runnable import why_not_runnable
 from vramplan.planner.stored_quantised import check_quantization
@@ -58,18 +58,19 @@ def estimate(
         UsageError: the setup does not suit the model.
     """
     question = _question(model, workload, setup, device, route, figures(device))
-    found = programs(program_key(model, workload, setup, question.route, device))
+    key = program_key(model, workload, setup, question.route, device)
+    found = programs(key)
     pricing = pricing_of(question, found.program)
     share = None if device is None else share_of_rank(device, setup.gpus)
     available = None if share is None else share.available_bytes
     hopeless = searching and available is not None and pricing.least_high_bytes() > available
     budget = pricing.budget(with_tensors=with_tensors, with_allocator=not hopeless)
-    joined = with_own_link(cluster or Cluster(), _profile(device)) if isinstance(pricing, ManyGpus) else Cluster()
+    joined = with_own_link(cluster or Cluster(), profile_of(device)) if isinstance(pricing, ManyGpus) else Cluster()
     ranks = ranks_of(pricing, joined) if isinstance(pricing, ManyGpus) else None
     over = available is not None and not hopeless and budget.process_bytes > available
     at_limit = pricing.process_at_limit(available) if over and available is not None else None
     verdict, reason = judge_ranks(budget, share, ranks, at_limit) if ranks else judge(budget, share, at_limit)
-    time = "not asked for" if searching else price_time(pricing, _profile(device), joined)
+    time = "not asked for" if searching else price_time(pricing, profile_of(device), joined)
     reason_not_to_run = why_not_runnable(setup, workload.task, model, device)
     return Candidate(
         model=model.repo_id,
@@ -86,7 +87,7 @@ def estimate(
         runnable=reason_not_to_run is None,
         not_runnable_because=reason_not_to_run,
         warnings=warnings_of(model, setup, device, question.figures),
-        provenance=_provenance(question, found),
+        provenance=_provenance(key, question, found),
         ranks=ranks,
         time=None if isinstance(time, str) else calibrated(time, question.figures.step_time_ratios),
         time_unknown_because=time if isinstance(time, str) else None,
@@ -117,13 +118,7 @@ def _question(
     return question
 
 
-def _profile(device: Device | None) -> DeviceProfile | None:
-    """The data sheet of a device's product, where it has one."""
-    return None if device is None or device.profile is None else match_profile(device.profile)[0]
-
-
-def _provenance(question: Question, found: Found) -> ProgramProvenance:
-    key = program_key(question.model, question.workload, question.setup, question.route, question.device)
+def _provenance(key: ProgramKey, question: Question, found: Found) -> ProgramProvenance:
     return ProgramProvenance(
         key=key.digest(),
         origin=found.origin,

@@ -98,8 +98,8 @@ class _Comparison:
         self.subject, self.given, self.objectives, self.rank, self.bounds = subject, given, objectives, rank, bounds
         self.merits = Merits(subject.model, subject.device, objectives, rank=rank.rank, data=rank.data)
         self.space: Space = space_of(given, subject, rank.rank)
-        gpus = self.space.cells[0].setup.gpus if self.space.cells else 1
-        self.available = None if subject.device is None else share_of_rank(subject.device, gpus).available_bytes
+        share = None if subject.device is None else share_of_rank(subject.device, int(given.get("gpus") or 1))
+        self.available = None if share is None else share.available_bytes
         self.failures: dict[str, Exception] = dict(self.space.failures)
         self._price = price
         self._priced: dict[

@@ -37,7 +37,7 @@ SEARCHED_METHODS = (
     "ln-tuning",
 )
 OPTIMIZERS = ("adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "lion_8bit", "sgd")
-SHARED_WORK: tuple[dict[str, Any], ...] = (
+SHARDINGS: tuple[dict[str, Any], ...] = (
     {"sharding": "ddp"},
     {"sharding": "zero2"},
     {"sharding": "zero3"},
@@ -123,7 +123,7 @@ def space_of(given: Options, subject: Subject, rank: int) -> Space:
     """
     given = _normal(given)
     named = given.get("method")
-    several = takes_several(given)
+    several = has_several_gpus(given)
     cells: list[Cell] = []
     asked: dict[str, Cell] = {}
     failures: dict[str, UsageError] = {}
@@ -134,7 +134,7 @@ def space_of(given: Options, subject: Subject, rank: int) -> Space:
             wishes |= {"rank": rank, "alpha": wishes.get("alpha", 2 * rank)}
         try:
             ranks = _ranks(rank) if suggests else [{}]
-            own = tuple(_shared_cells(wishes, subject) if several else _cells(wishes, subject, ranks))
+            own = tuple(_sharded_cells(wishes, subject) if several else _cells(wishes, subject, ranks))
         except UsageError as error:
             if method in (*MAIN_METHODS, named) and not isinstance(error, UnsupportedError):
                 raise
@@ -145,7 +145,7 @@ def space_of(given: Options, subject: Subject, rank: int) -> Space:
     return Space(tuple(cells), asked, failures)
 
 
-def takes_several(given: Options) -> bool:
+def has_several_gpus(given: Options) -> bool:
     """Whether the options are of several GPUs."""
     return int(given.get("gpus") or 1) * int(given.get("nodes") or 1) > 1
 
@@ -179,12 +179,12 @@ def _cells(wishes: Options, subject: Subject, ranks: Sequence[Options]) -> Itera
             yield _cell(wishes, resolved, method, {**changed, **batch, **optimizer, **rank})
 
 
-def _shared_cells(wishes: Options, subject: Subject) -> Iterator[Cell]:
+def _sharded_cells(wishes: Options, subject: Subject) -> Iterator[Cell]:
     """Every cell of one method over several GPUs, the one asked for first."""
     asked = subject.resolve(wishes)
     given = wishes.get("sharding") is not None or wishes.get("offload") is not None
     seen = set()
-    for shared in ({}, *(() if given else SHARED_WORK)):
+    for shared in ({}, *(() if given else SHARDINGS)):
         try:
             resolved = subject.resolve({**wishes, **shared})
         except UsageError:  # not with this method, or not priced

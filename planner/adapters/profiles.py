@@ -57,6 +57,11 @@ def load_profiles() -> tuple[DeviceProfile, ...]:
     return tuple(_profile(row) for row in load_rows())
 
 
+def profile_of(device: Device | None) -> DeviceProfile | None:
+    """The data sheet of a device's product, where it has one."""
+    return None if device is None or device.profile is None else match_profile(device.profile)[0]
+
+
 def match_profile(text: str, *, total_bytes: int | None = None) -> tuple[DeviceProfile, str]:
     """The product that ``text`` means, and one sentence saying what was matched and how.
 

@@ -79,7 +79,7 @@ def devices_for(model: ModelSpec, given: Mapping[str, Any]) -> list[Enough]:
     def time(profile: DeviceProfile, device: Device, candidate: Candidate) -> StepTime | None:
         kind = kernels(device)
         if kind not in bounds:
-            bounds[kind] = subjects.own_bounds(subjects.subject_of(model, device), {})
+            bounds[kind] = subjects.device_bounds(subjects.subject_of(model, device), {})
         known = bounds[kind]
         return None if known is None else known.time(Cell({}, candidate.workload, candidate.setup, ()), profile)
 

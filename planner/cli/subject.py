@@ -19,7 +19,7 @@ from vramplan.planner.workload import RowLengths, Task
 if TYPE_CHECKING:
     from vramplan.planner.adapters.datasets import DataFile
     from vramplan.planner.bounds import Bounds, SetupBounds
-    from vramplan.planner.shared_bounds import SharedBounds
+    from vramplan.planner.rank_bounds import RankBounds
 
 
 class Subject(NamedTuple):
@@ -168,14 +168,14 @@ def bounds_of(subject: Subject, given: Mapping[str, Any]) -> "SetupBounds | None
     Args:
         given: the options a person gave: the methods they are asked for by are worth a trace.
     """
-    from vramplan.planner.space import takes_several
+    from vramplan.planner.space import has_several_gpus
 
-    return shared_bounds(subject, given) if takes_several(given) else own_bounds(subject, given)
+    return rank_bounds(subject, given) if has_several_gpus(given) else device_bounds(subject, given)
 
 
-def own_bounds(subject: Subject, given: Mapping[str, Any]) -> "Bounds | None":
+def device_bounds(subject: Subject, given: Mapping[str, Any]) -> "Bounds | None":
     """The bounds on one device."""
-    from vramplan.planner.adapters.profiles import match_profile
+    from vramplan.planner.adapters.profiles import profile_of
     from vramplan.planner.adapters.programs import find_program, known_program
     from vramplan.planner.bounds import Bounds
     from vramplan.planner.space import MAIN_METHODS, Cell
@@ -193,26 +193,26 @@ def own_bounds(subject: Subject, given: Mapping[str, Any]) -> "Bounds | None":
         device,
         lambda key, may_trace: (find_program if may_trace else known_program)(key).program,
         traceable=traceable,
-        profile=match_profile(device.profile)[0] if device is not None and device.profile else None,
+        profile=profile_of(device),
         figures=find_figures(device),
     )
 
 
-def shared_bounds(subject: Subject, given: Mapping[str, Any]) -> "SharedBounds | None":
+def rank_bounds(subject: Subject, given: Mapping[str, Any]) -> "RankBounds | None":
     """The bounds on each of several GPUs."""
     from vramplan.planner.adapters.clusters import least_free
-    from vramplan.planner.adapters.profiles import match_profile
+    from vramplan.planner.adapters.profiles import profile_of
     from vramplan.planner.adapters.programs import find_program
-    from vramplan.planner.shared_bounds import SharedBounds
+    from vramplan.planner.rank_bounds import RankBounds
 
     device = least_free(subject.device, int(given.get("gpus") or 1))
     if device is not None and device.route is None:
         return None
-    return SharedBounds(
+    return RankBounds(
         subject.model,
         device,
         lambda key: find_program(key).program,
-        profile=match_profile(device.profile)[0] if device is not None and device.profile else None,
+        profile=profile_of(device),
         figures=find_figures(device),
         cluster=subject.cluster,
     )

@@ -7,11 +7,11 @@ from vramplan.planner.throughput.values import Range, RunCost, StepTime
 
 def cost_of(candidate: Candidate, *, usd_per_hour: float | None = None, max_steps: int | None = None) -> RunCost:
     """What a run of a candidate takes, at the price given or its device's own."""
-    from vramplan.planner.adapters.profiles import match_profile
+    from vramplan.planner.adapters.profiles import profile_of
     from vramplan.planner.throughput.cost import run_cost
 
     device = candidate.device
-    profile = match_profile(device.profile)[0] if device is not None and device.profile is not None else None
+    profile = profile_of(device)
     return run_cost(
         candidate.time,
         candidate.workload,

@@ -131,7 +131,7 @@ class Replay:
             )
         return template
 
-    @property
+    @cached_property
     def num_allocations(self) -> int:
         """Tensors a step allocates; what a macro allocates inside is not counted."""
         counts = [sum(isinstance(entry, Alloc) for entry in template) for template in self.program.templates]

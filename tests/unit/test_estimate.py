@@ -17,7 +17,6 @@ from vramplan.planner.adapters.cancelling import Cancelled, given_up_by
 from vramplan.planner.adapters.models import resolve_model
 from vramplan.planner.adapters.programs import Found, find_program
 from vramplan.planner.candidate import Candidate
-from vramplan.planner.cautions import warnings_of
 from vramplan.planner.device import Device, DeviceKind, Holder
 from vramplan.planner.errors import ExitCode, NoProgramError, UnsupportedError, UsageError
 from vramplan.planner.estimate import estimate
@@ -25,6 +24,7 @@ from vramplan.planner.memory.outside import PRIOR
 from vramplan.planner.memory.price import Pricing, Question
 from vramplan.planner.memory.structure import program_key
 from vramplan.planner.methods import Full, Lora, Qlora
+from vramplan.planner.price_warnings import warnings_of
 from vramplan.planner.programs.codec import dump_program
 from vramplan.planner.programs.key import ProgramKey
 from vramplan.planner.training_setup import Precision, TrainingSetup

@@ -15,10 +15,10 @@ from vramplan.planner.device import Device
 from vramplan.planner.estimate import estimate
 from vramplan.planner.merits import Known, Merits, speed_of
 from vramplan.planner.objectives import Objectives
+from vramplan.planner.rank_bounds import RankBounds
 from vramplan.planner.recommend import recommend
 from vramplan.planner.recommendation import Recommendation
 from vramplan.planner.resolve import Resolved
-from vramplan.planner.shared_bounds import SharedBounds
 from vramplan.planner.space import Subject, space_of
 from vramplan.planner.suggest import suggest_rank
 
@@ -30,10 +30,10 @@ def subject_of(model: str, product: str) -> Subject:
     return Subject(resolve_model(model, online=False), device)
 
 
-def bounds_of(subject: Subject, product: str) -> SharedBounds:
+def bounds_of(subject: Subject, product: str) -> RankBounds:
     profile = match_profile(product)[0]
     cluster = with_own_link(Cluster(), profile)
-    return SharedBounds(
+    return RankBounds(
         subject.model, subject.device, lambda key: known_program(key).program, profile=profile, cluster=cluster
     )
 
@@ -122,5 +122,5 @@ def test_a_method_that_is_priced_under_ddp_alone_is_taken_to_be_under_it() -> No
 def test_a_device_without_known_rates_has_no_time() -> None:
     subject = subject_of(SMALL, "RTX 4090")
     bare: Device | None = subject.device
-    bounds = SharedBounds(subject.model, bare, lambda key: known_program(key).program)
+    bounds = RankBounds(subject.model, bare, lambda key: known_program(key).program)
     assert bounds.time(space_of({"gpus": 2}, subject, 16).cells[0]) is None

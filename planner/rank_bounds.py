@@ -34,7 +34,7 @@ class _Looked(NamedTuple):
     time: StepTime | None
 
 
-class SharedBounds:
+class RankBounds:
     """Bounds of one model's setups on several GPUs; called as ``bounds.Bounds`` is.
 
     Args:
